@@ -1,0 +1,130 @@
+//! What the doors need of the gateway. `actors` implements it, tests fake it; so actors depend on this crate and
+//! never the reverse.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ductile_domain::generation::Generation;
+use ductile_domain::ids::{BootId, JobId};
+use ductile_domain::job::JobStatus;
+use ductile_domain::tree::TreeNode;
+use ductile_ledger::Readers;
+use serde::Serialize;
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+use crate::events::EventRing;
+
+/// A request to run one command of one plugin.
+#[derive(Debug)]
+pub struct Submission {
+    /// Plugin or alias, known to be runnable in `generation`.
+    pub plugin: Arc<str>,
+    /// Declared command.
+    pub command: Arc<str>,
+    /// The payload object as it arrived; `None` means the request had none.
+    pub payload: Option<Box<RawValue>>,
+    /// `api` or `cli`.
+    pub submitted_by: &'static str,
+    /// Token name or socket user.
+    pub requested_by: String,
+    /// Key under which duplicates are found.
+    pub dedupe_key: Option<String>,
+    /// Also answer with a job of the same key that is queued or running.
+    pub dedupe_in_flight: bool,
+}
+
+/// What became of a submission.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Submitted {
+    /// A new row, on disk.
+    Accepted(JobId),
+    /// A job with the same key exists.
+    Duplicate(JobId, JobStatus),
+}
+
+/// What became of a cancellation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cancelled {
+    /// It was queued and is `dead` now.
+    Dead,
+    /// It runs; its process is being stopped.
+    Stopping,
+    /// It had ended before.
+    AlreadyTerminal(JobStatus),
+    /// No such job.
+    Unknown,
+}
+
+/// Why the gateway could not do what was asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Refusal {
+    /// Try again after that time: mailbox full, ledger busy, disk full, draining.
+    Unavailable {
+        /// What is the matter, for people.
+        reason: String,
+        /// Value for `Retry-After`.
+        retry_after: Duration,
+    },
+    /// No actor has that path.
+    UnknownActor(String),
+    /// Something that should not happen; the text goes to the log, not to the caller.
+    Internal(String),
+}
+
+/// A short account of the gateway's state.
+#[derive(Debug, Clone, Serialize)]
+pub struct Health {
+    /// `ok`, `degraded`, `draining`.
+    pub status: String,
+    /// Why it is not `ok`; empty otherwise.
+    pub reasons: Vec<String>,
+    /// Seconds since the start.
+    pub uptime_seconds: u64,
+    /// Jobs in `queued`.
+    pub queue_depth: u64,
+    /// Jobs in `running`.
+    pub running: u64,
+    /// Plugins that can be run.
+    pub plugins_loaded: usize,
+    /// Open breakers.
+    pub plugins_circuit_open: u64,
+    /// True while the operator has paused dispatch.
+    pub paused: bool,
+}
+
+/// The gateway as its doors see it. Futures end within the deadline that the implementation sets.
+pub trait Gateway: Send + Sync + 'static {
+    /// Enqueues one job; answers after its commit is on disk.
+    fn submit(&self, submission: Submission) -> impl Future<Output = Result<Submitted, Refusal>> + Send;
+    /// Cancels a job; `why` becomes `cancelled: <why>` in `last_error`.
+    fn cancel(
+        &self,
+        job: JobId,
+        why: String,
+        requested_by: String,
+    ) -> impl Future<Output = Result<Cancelled, Refusal>> + Send;
+    /// Resolves when the job is terminal or `timeout` has passed; answers from commits, never by polling fast.
+    fn wait(&self, job: JobId, timeout: Duration) -> impl Future<Output = ()> + Send;
+    /// Stops (false) or resumes (true) taking jobs from the queue.
+    fn set_dispatch(&self, on: bool, requested_by: String) -> impl Future<Output = Result<(), Refusal>> + Send;
+    /// Restarts one actor; not counted against the intensity.
+    fn restart_actor(&self, path: &str) -> impl Future<Output = Result<(), Refusal>> + Send;
+    /// The actor's own view of its state, `None` when it does not answer in 500 ms.
+    fn inspect_actor(&self, path: &str) -> impl Future<Output = Result<Option<Value>, Refusal>> + Send;
+    /// Begins a graceful stop of the whole gateway.
+    fn stop(&self, requested_by: String);
+    /// The supervision tree now.
+    fn tree(&self) -> TreeNode;
+    /// The configuration in force.
+    fn generation(&self) -> Arc<Generation>;
+    /// State for health checks, from memory and one short read.
+    fn health(&self) -> impl Future<Output = Health> + Send;
+    /// The live events.
+    fn events(&self) -> &EventRing;
+    /// Read access to the ledger.
+    fn readers(&self) -> &Readers;
+    /// This start of the gateway.
+    fn boot_id(&self) -> BootId;
+}

@@ -1,0 +1,133 @@
+//! The operator's configuration after loading, merging and interpolation: typed, with defaults filled in.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde_json::{Map, Value};
+
+use crate::retry::RetryPolicy;
+use crate::scope::Grants;
+
+/// One configuration, complete.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Gateway-wide settings.
+    pub service: Service,
+    /// Directories that are scanned for plugins, absolute, in order, without duplicates.
+    pub plugin_roots: Vec<PathBuf>,
+    /// The operator's plugin entries by name.
+    pub plugins: BTreeMap<String, PluginEntry>,
+    /// The HTTP API.
+    pub api: Api,
+    /// The ledger.
+    pub state: State,
+    /// Where it came from.
+    pub source: Source,
+}
+
+/// `service:`.
+#[derive(Debug, Clone)]
+pub struct Service {
+    /// Operator-facing name.
+    pub name: String,
+    /// `trace`, `debug`, `info`, `warn` or `error`.
+    pub log_level: String,
+    /// `json` or `text`.
+    pub log_format: String,
+    /// Upper bound of the scheduler's sleep; at least 100 ms.
+    pub tick_interval: Duration,
+    /// Cap of concurrent jobs over all plugins.
+    pub max_workers: u32,
+    /// Default dedupe window.
+    pub dedupe_ttl: Duration,
+    /// How long terminal rows of `job_queue` stay.
+    pub job_queue_retention: Duration,
+    /// How long rows of `job_log` stay.
+    pub job_log_retention: Duration,
+    /// How long a stop waits for running jobs.
+    pub drain_timeout: Duration,
+    /// Every warning is an error.
+    pub strict_mode: bool,
+    /// Environment variables that every plugin gets beside the allow-list.
+    pub plugin_env_passthrough: Vec<String>,
+}
+
+/// `plugins.<name>:`.
+#[derive(Debug, Clone)]
+pub struct PluginEntry {
+    /// False keeps it from being run.
+    pub enabled: bool,
+    /// Base plugin of an alias.
+    pub uses: Option<String>,
+    /// Static config handed to the plugin.
+    pub config: Map<String, Value>,
+    /// Attempts and backoff.
+    pub retry: RetryPolicy,
+    /// Cap of concurrent jobs; 1 to `service.max_workers`.
+    pub parallelism: Option<u32>,
+    /// `timeouts.<command>`.
+    pub timeouts: BTreeMap<String, Duration>,
+    /// Flat `timeout`.
+    pub timeout: Option<Duration>,
+    /// Environment variables that it gets beside the allow-list.
+    pub env_passthrough: Vec<String>,
+}
+
+/// `api:`.
+#[derive(Debug, Clone)]
+pub struct Api {
+    /// False: no TCP listener; the control socket always serves.
+    pub enabled: bool,
+    /// Address of the TCP listener.
+    pub listen: SocketAddr,
+    /// Largest request body in bytes.
+    pub max_body_size: usize,
+    /// Bearer tokens.
+    pub tokens: Vec<Token>,
+}
+
+/// A bearer token: the gateway keeps only its hash.
+#[derive(Debug, Clone)]
+pub struct Token {
+    /// Shown as `requested_by`.
+    pub name: String,
+    /// BLAKE3 of the secret.
+    pub hash: [u8; 32],
+    /// What it may do.
+    pub grants: Grants,
+}
+
+/// `state:`.
+#[derive(Debug, Clone)]
+pub struct State {
+    /// The SQLite file, absolute.
+    pub path: PathBuf,
+    /// Which commits are synced.
+    pub durability: Durability,
+}
+
+/// `state.durability`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Durability {
+    /// Every commit whose answer leaves the gateway is synced.
+    Accepted,
+    /// Every commit is synced.
+    Full,
+    /// None is; a power cut may lose a suffix.
+    Normal,
+}
+
+/// Where a configuration came from.
+#[derive(Debug, Clone, Default)]
+pub struct Source {
+    /// `config.yaml`, absolute.
+    pub path: PathBuf,
+    /// All files that took part, in the order of merging.
+    pub files: Vec<PathBuf>,
+    /// BLAKE3 over the raw bytes of all files, lower-case hex.
+    pub hash: String,
+    /// The merged document with secrets replaced, for snapshots and views.
+    pub sanitized: Value,
+}

@@ -1,0 +1,17 @@
+//! One configuration in force: immutable, shared, counted.
+
+use crate::catalog::Catalog;
+use crate::config::Config;
+
+/// What every attempt of its time runs under. Freed with its last job.
+#[derive(Debug)]
+pub struct Generation {
+    /// 1 at the start, one more with each reload.
+    pub no: u64,
+    /// Row of `config_snapshots`, once recorded.
+    pub snapshot: Option<i64>,
+    /// The operator's settings.
+    pub config: Config,
+    /// The plugins.
+    pub catalog: Catalog,
+}

@@ -1,0 +1,5 @@
+//! The SQLite ledger.
+
+/// Read access.
+#[derive(Debug)]
+pub struct Readers;
