@@ -1,1 +1,17 @@
-//! ductile-plugin
+//! Finds plugins and runs one as a subprocess: discovery, protocol, process, limits.
+//!
+//! What passes between: [`discover::discover`] finds plugins, [`protocol::request`] writes what one is asked,
+//! [`runner::Runner`] runs its process, [`outcome::judge`] turns what came back into an outcome.
+
+mod capture;
+pub mod environment;
+pub mod leftovers;
+mod limits;
+pub mod outcome;
+mod process;
+pub mod protocol;
+mod runner;
+
+pub use limits::Limits;
+pub use process::{End, Exited, Invocation};
+pub use runner::{Run, Runner};

@@ -1,0 +1,184 @@
+//! The one judgement of an attempt: what the process did and said becomes an outcome.
+//!
+//! The exit code is stronger than the answer, and both must be good: exit 1 with `status: ok` fails, exit 0 with
+//! `status: error` fails too.
+
+use std::time::Instant;
+
+use ductile_domain::catalog::Plugin;
+use ductile_domain::outcome::{AttemptStatus, Cause, Outcome};
+use ductile_domain::time::Timestamp;
+use rustix::process::Signal;
+use serde_json::value::RawValue;
+
+use crate::process::{End, Exited, nanos};
+use crate::protocol::{self, Response};
+
+/// The largest snapshot that a plugin may leave behind, in bytes of JSON.
+pub const LARGEST_STATE: usize = 1024 * 1024;
+
+/// EX_CONFIG: the plugin can't work as it is configured.
+const EXIT_CONFIG: i32 = 78;
+
+/// Judges an ended attempt. The texts beside the outcome are warnings for the log, in the order in which they arose.
+///
+/// A spawn that failed for want of the gateway's own means (`SpawnFailed { ours: true }`) is the caller's to give
+/// back; judged here, it is a failure like any other.
+#[must_use]
+pub fn judge(exited: Exited, plugin: &Plugin, command: &str, now: Timestamp) -> (Outcome, Vec<String>) {
+    let begun = Instant::now();
+    let mut warnings = Vec::new();
+    if exited.stderr_truncated {
+        warnings.push(format!("stderr was cut after {} bytes", exited.stderr.len()));
+    }
+    if exited.leaked {
+        warnings.push("processes of the plugin held its output open after it had ended; they were killed".to_owned());
+    }
+    let answer = match exited.end {
+        End::Exited(_) => Some(protocol::response(&exited.stdout)),
+        _ => None,
+    };
+    let mut verdict = verdict(&exited, &answer, plugin, command);
+    let response = answer.and_then(Result::ok);
+    let mut outcome = Outcome {
+        status: AttemptStatus::Succeeded,
+        cause: None,
+        error: None,
+        result: text(&exited.stdout, response.is_some()),
+        stderr: text(&exited.stderr, false),
+        exit_code: if let End::Exited(code) = exited.end { Some(code) } else { None },
+        signal: if let End::Signaled(signal) = exited.end { Some(signal) } else { None },
+        events: Vec::new(),
+        state_updates: None,
+        timing: exited.timing,
+        subs: None,
+        ended_at: now,
+    };
+    if let Some(response) = response {
+        let Response { events, state_updates, subs, warnings: more, .. } = response;
+        warnings.extend(more);
+        outcome.subs = subs.and_then(|s| stopwatch(&s, plugin.manifest.max_subs, &mut warnings));
+        if verdict.is_none() {
+            match snapshot(state_updates, command, &mut warnings) {
+                Ok(updates) => (outcome.events, outcome.state_updates) = (events, updates),
+                Err(refused) => verdict = Some(refused),
+            }
+        }
+    }
+    if let Some((cause, error)) = verdict {
+        outcome.status = if cause == Cause::Timeout { AttemptStatus::TimedOut } else { AttemptStatus::Failed };
+        outcome.cause = Some(cause);
+        outcome.error = Some(error);
+    }
+    outcome.timing.runtime_post_ns = nanos(begun.elapsed());
+    (outcome, warnings)
+}
+
+/// The trouble with the attempt, if there was one, and its text for `last_error`.
+fn verdict(
+    exited: &Exited,
+    answer: &Option<Result<Response, protocol::ProtocolError>>,
+    plugin: &Plugin,
+    command: &str,
+) -> Option<(Cause, String)> {
+    let failure = answer.as_ref().and_then(|a| a.as_ref().ok()).and_then(|r| r.failure.as_ref());
+    Some(match &exited.end {
+        End::Exited(EXIT_CONFIG) => {
+            let what = failure.map_or_else(|| exit_text(EXIT_CONFIG, exited), |f| f.error.clone());
+            (Cause::ExitConfig, what)
+        }
+        End::Exited(code) if *code != 0 => match failure {
+            Some(failure) if failure.retry => (Cause::ExitCode, failure.error.clone()),
+            Some(failure) => (Cause::RetryRefused, failure.error.clone()),
+            None => (Cause::ExitCode, exit_text(*code, exited)),
+        },
+        End::Exited(_) => match (answer, failure) {
+            (_, Some(failure)) if failure.retry => (Cause::PluginError, failure.error.clone()),
+            (_, Some(failure)) => (Cause::RetryRefused, failure.error.clone()),
+            (Some(Err(error)), None) => (Cause::Protocol, error.to_string()),
+            (Some(Ok(_)) | None, None) => return None,
+        },
+        End::Signaled(signal) => (Cause::Signal, format!("killed by signal {signal}{}", signal_name(*signal))),
+        End::TimedOut => {
+            let limit = plugin.deadline(command).as_secs_f64();
+            let name = &plugin.name;
+            let hint = format!("raise plugins.{name}.timeouts.{command} if it needs longer");
+            (Cause::Timeout, format!("timed out after {limit} s; its process group was ended; {hint}"))
+        }
+        End::Cancelled => (Cause::Cancelled, "cancelled".to_owned()),
+        End::OutputTooLarge => {
+            let cap = bytes(exited.stdout.len());
+            (Cause::OutputTooLarge, format!("protocol error: stdout exceeded the cap of {cap}; answer with less"))
+        }
+        End::SpawnFailed { error, .. } => (Cause::SpawnFailed, error.clone()),
+    })
+}
+
+/// `exit code 3`, with the last line of stderr when there is one.
+fn exit_text(code: i32, exited: &Exited) -> String {
+    let name = if code == EXIT_CONFIG { " (EX_CONFIG: not retried)" } else { "" };
+    let stderr = String::from_utf8_lossy(&exited.stderr);
+    match stderr.lines().rev().map(str::trim).find(|l| !l.is_empty()) {
+        Some(line) => {
+            let line: String = line.chars().filter(|c| !c.is_control()).take(300).collect();
+            format!("exit code {code}{name}: {line}")
+        }
+        None => format!("exit code {code}{name}"),
+    }
+}
+
+fn signal_name(signal: i32) -> String {
+    Signal::from_named_raw(signal).map_or_else(String::new, |s| {
+        let name = format!("{s:?}");
+        format!(" ({})", name.strip_prefix("Signal::").unwrap_or(&name))
+    })
+}
+
+fn bytes(n: usize) -> String {
+    const MIB: usize = 1024 * 1024;
+    if n >= MIB && n.is_multiple_of(MIB) { format!("{} MiB", n / MIB) } else { format!("{n} bytes") }
+}
+
+/// What is stored of an output: verbatim when it was a response; otherwise readable, and not longer than it was.
+fn text(output: &[u8], is_response: bool) -> Option<String> {
+    if output.is_empty() {
+        return None;
+    }
+    let mut text = String::from_utf8_lossy(output).into_owned();
+    if !is_response {
+        text = text.replace('\0', "\u{fffd}");
+    }
+    text.truncate(text.floor_char_boundary(output.len()));
+    Some(text)
+}
+
+/// The snapshot of a success, if it may be kept.
+fn snapshot(
+    updates: Option<Box<RawValue>>,
+    command: &str,
+    warnings: &mut Vec<String>,
+) -> Result<Option<Box<RawValue>>, (Cause, String)> {
+    let Some(updates) = updates else { return Ok(None) };
+    if matches!(command, "health" | "init") {
+        warnings.push(format!("`state_updates` from {command} was ignored; {command} keeps no state"));
+        return Ok(None);
+    }
+    let size = updates.get().len();
+    if size > LARGEST_STATE {
+        let cap = bytes(LARGEST_STATE);
+        let error = format!("`state_updates` has {size} bytes, more than {cap}; nothing of it was stored");
+        return Err((Cause::Protocol, error));
+    }
+    Ok(Some(updates))
+}
+
+/// The sub-spans that are kept, a JSON array: objects only, from the head, at most `cap`.
+fn stopwatch(subs: &RawValue, cap: usize, warnings: &mut Vec<String>) -> Option<String> {
+    let list: Vec<&RawValue> = serde_json::from_str(subs.get()).ok()?;
+    let spans: Vec<&str> = list.into_iter().map(RawValue::get).filter(|s| s.starts_with('{')).collect();
+    if spans.len() > cap {
+        warnings.push(format!("ductile_stopwatch_subs has {} entries; the first {cap} are kept", spans.len()));
+    }
+    let kept = &spans[..spans.len().min(cap)];
+    (!kept.is_empty()).then(|| format!("[{}]", kept.join(",")))
+}

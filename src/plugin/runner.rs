@@ -1,0 +1,332 @@
+//! The threads that run plugins: one thread owns one process from spawn to reap; idle threads are used again.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::os::fd::OwnedFd;
+use std::panic::AssertUnwindSafe;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use rustix::event::EventfdFlags;
+use tokio::sync::oneshot;
+
+use crate::process::{self, End, Exited, Invocation, nanos, wall_ns};
+
+/// Enough for `std::process::Command` and the poll loop in a debug build.
+const STACK: usize = 256 * 1024;
+
+type OnAlive = Box<dyn FnOnce(u32, u64) + Send>;
+
+/// Runs plugins. Clones share the threads; with the last clone they end once their runs have.
+#[derive(Clone)]
+pub struct Runner {
+    owner: Arc<Owner>,
+}
+
+/// Closes the pool when the last [`Runner`] is dropped; the threads themselves hold only the pool.
+struct Owner {
+    pool: Arc<Pool>,
+}
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        self.pool.close();
+    }
+}
+
+struct Pool {
+    max_threads: usize,
+    state: Mutex<State>,
+    /// Work arrived, or the pool closed.
+    work: Condvar,
+    /// A thread ended.
+    ended: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    waiting: VecDeque<Task>,
+    /// Threads that wait for work.
+    idle: usize,
+    /// All threads.
+    threads: usize,
+    /// Runs that a thread has taken and not ended.
+    running: usize,
+    is_closed: bool,
+}
+
+struct Task {
+    invocation: Invocation,
+    control: Arc<Control>,
+    on_alive: OnAlive,
+    done: oneshot::Sender<Exited>,
+    entered: Instant,
+    entered_wall_ns: i64,
+}
+
+/// How a run is told to stop.
+#[derive(Default)]
+pub(crate) struct Control {
+    cancelled: AtomicBool,
+    /// The eventfd of the thread that has the run; it outlives the run, so a late wake-up is only spurious.
+    wake: Mutex<Option<Arc<OwnedFd>>>,
+}
+
+impl Control {
+    pub(crate) fn is_cancelled(&self) -> bool {
+        self.cancelled.load(Ordering::Acquire)
+    }
+
+    fn cancel(&self) {
+        self.cancelled.store(true, Ordering::Release);
+        if let Some(wake) = &*lock(&self.wake) {
+            // The counter can't overflow in practice; if it were full, a wake-up would be pending anyway.
+            let _ = rustix::io::write(&**wake, &1_u64.to_ne_bytes());
+        }
+    }
+}
+
+/// A panic while a lock was held leaves counters that are still true.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Runner {
+    /// A runner of at most `max_threads` (at least 1) processes at a time. Starts nothing yet.
+    #[must_use]
+    pub fn new(max_threads: usize) -> Self {
+        let pool = Pool {
+            max_threads: max_threads.max(1),
+            state: Mutex::default(),
+            work: Condvar::new(),
+            ended: Condvar::new(),
+        };
+        Self { owner: Arc::new(Owner { pool: Arc::new(pool) }) }
+    }
+
+    /// Hands an invocation to a thread, or lets it wait while all are busy.
+    ///
+    /// `on_alive` is called with pid and start time (field 22 of `/proc/<pid>/stat`) when the process is still alive
+    /// about 5 ms after its spawn; it runs on the process's thread and must not block.
+    #[must_use = "dropping the run cancels it"]
+    pub fn start(&self, invocation: Invocation, on_alive: impl FnOnce(u32, u64) + Send + 'static) -> Run {
+        let control = Arc::new(Control::default());
+        let (done, result) = oneshot::channel();
+        let task = Task {
+            invocation,
+            control: control.clone(),
+            on_alive: Box::new(on_alive),
+            done,
+            entered: Instant::now(),
+            entered_wall_ns: wall_ns(),
+        };
+        self.owner.pool.take_in(task);
+        Run { control, result, is_done: false }
+    }
+
+    /// Processes that are being run now.
+    #[must_use]
+    pub fn running(&self) -> usize {
+        lock(&self.owner.pool.state).running
+    }
+
+    /// Threads that exist now, idle ones included.
+    #[must_use]
+    pub fn threads(&self) -> usize {
+        lock(&self.owner.pool.state).threads
+    }
+
+    /// Takes nothing more, answers what still waits as cancelled, and blocks until every thread has ended.
+    ///
+    /// Processes that run are waited for: cancel or drop their runs before.
+    pub fn shutdown(&self) {
+        let pool = &self.owner.pool;
+        pool.close();
+        let mut state = lock(&pool.state);
+        while state.threads > 0 {
+            state = pool.ended.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}
+
+impl fmt::Debug for Runner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Runner").field("running", &self.running()).field("threads", &self.threads()).finish()
+    }
+}
+
+impl Pool {
+    fn take_in(self: &Arc<Self>, task: Task) {
+        let mut state = lock(&self.state);
+        if state.is_closed {
+            drop(state);
+            return task.answer(Exited::without_process(End::Cancelled));
+        }
+        state.waiting.push_back(task);
+        if state.idle >= state.waiting.len() {
+            drop(state);
+            self.work.notify_one();
+            return;
+        }
+        if state.threads >= self.max_threads {
+            return;
+        }
+        state.threads += 1;
+        drop(state);
+        let pool = self.clone();
+        let thread = std::thread::Builder::new().name("plugin".into()).stack_size(STACK);
+        if let Err(error) = thread.spawn(move || pool.work()) {
+            let mut state = lock(&self.state);
+            state.threads -= 1;
+            // Another thread may have taken this very task meanwhile; the newest that waits is answered for it.
+            let unserved = state.waiting.pop_back();
+            drop(state);
+            if let Some(task) = unserved {
+                let error = format!("failed to start a thread for the plugin: {error}");
+                task.answer(Exited::without_process(End::SpawnFailed { ours: true, error }));
+            }
+        }
+    }
+
+    fn close(&self) {
+        let unserved = {
+            let mut state = lock(&self.state);
+            state.is_closed = true;
+            std::mem::take(&mut state.waiting)
+        };
+        self.work.notify_all();
+        for task in unserved {
+            task.answer(Exited::without_process(End::Cancelled));
+        }
+    }
+
+    /// A thread's life.
+    fn work(&self) {
+        let mut wake = None;
+        while let Some(task) = self.next() {
+            task.perform(&mut wake, || lock(&self.state).running -= 1);
+        }
+        lock(&self.state).threads -= 1;
+        self.ended.notify_all();
+    }
+
+    /// Waits for work; `None` when the pool is closed.
+    fn next(&self) -> Option<Task> {
+        let mut state = lock(&self.state);
+        loop {
+            if let Some(task) = state.waiting.pop_front() {
+                state.running += 1;
+                return Some(task);
+            }
+            if state.is_closed {
+                return None;
+            }
+            state.idle += 1;
+            state = self.work.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state.idle -= 1;
+        }
+    }
+}
+
+impl Task {
+    /// Runs the process on this thread. `before_answer` is called when the process is gone and nobody knows yet, so
+    /// that whoever gets the answer finds the count of processes true.
+    fn perform(self, wake: &mut Option<Arc<OwnedFd>>, before_answer: impl FnOnce()) {
+        let Self { invocation, control, on_alive, done, entered, entered_wall_ns } = self;
+        let mut pre = None;
+        let mut exited = match thread_wake(wake) {
+            Err(error) => Exited::without_process(End::SpawnFailed {
+                ours: true,
+                error: format!("failed to create an eventfd: {error}"),
+            }),
+            Ok(fd) => {
+                *lock(&control.wake) = Some(fd.clone());
+                if control.is_cancelled() {
+                    Exited::without_process(End::Cancelled)
+                } else {
+                    pre = Some(entered.elapsed());
+                    let run = || process::run(invocation, &control, &fd, on_alive);
+                    // The process is ended and reaped by its guard when this unwinds.
+                    std::panic::catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|_| {
+                        let error = "the thread of the plugin panicked".to_owned();
+                        Exited::without_process(End::SpawnFailed { ours: false, error })
+                    })
+                }
+            }
+        };
+        exited.timing.enter_wall_ns = entered_wall_ns;
+        exited.timing.runtime_pre_ns = pre.map_or(0, nanos);
+        before_answer();
+        let _ = done.send(exited);
+    }
+
+    fn answer(self, exited: Exited) {
+        // Nobody waits any more: then nobody needs the answer.
+        let _ = self.done.send(exited);
+    }
+}
+
+/// The thread's eventfd, created with its first run.
+fn thread_wake(wake: &mut Option<Arc<OwnedFd>>) -> rustix::io::Result<Arc<OwnedFd>> {
+    if let Some(fd) = wake {
+        return Ok(fd.clone());
+    }
+    let fd = rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+    Ok(wake.insert(Arc::new(fd)).clone())
+}
+
+/// One run in progress. Dropping it cancels: SIGTERM to the group, grace, SIGKILL, all on the process's own thread.
+#[must_use = "dropping the run cancels it"]
+pub struct Run {
+    control: Arc<Control>,
+    result: oneshot::Receiver<Exited>,
+    is_done: bool,
+}
+
+impl Run {
+    /// Asks for the end; the result still arrives, with [`End::Cancelled`] unless the process was faster.
+    pub fn cancel(&self) {
+        self.control.cancel();
+    }
+
+    /// Waits until the process is gone. Cancel safe; the result is given once.
+    ///
+    /// # Panics
+    /// When it is called again after it gave the result.
+    pub async fn done(&mut self) -> Exited {
+        let exited = (&mut self.result).await;
+        self.finish(exited.ok())
+    }
+
+    /// The same for plain threads; must not be called on an async runtime's thread.
+    #[must_use]
+    pub fn wait(mut self) -> Exited {
+        let (_, never) = oneshot::channel();
+        let result = std::mem::replace(&mut self.result, never);
+        let exited = result.blocking_recv();
+        self.finish(exited.ok())
+    }
+
+    fn finish(&mut self, exited: Option<Exited>) -> Exited {
+        self.is_done = true;
+        exited.unwrap_or_else(|| {
+            let error = "the thread of the plugin ended without an answer".to_owned();
+            Exited::without_process(End::SpawnFailed { ours: false, error })
+        })
+    }
+}
+
+impl Drop for Run {
+    fn drop(&mut self) {
+        if !self.is_done {
+            self.control.cancel();
+        }
+    }
+}
+
+impl fmt::Debug for Run {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Run").field("is_done", &self.is_done).finish_non_exhaustive()
+    }
+}
