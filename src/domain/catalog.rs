@@ -1,6 +1,7 @@
 //! The plugins of one generation: manifest and operator's settings joined.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,8 +24,8 @@ pub struct Discovered {
     pub entrypoint: PathBuf,
 }
 
-/// A plugin or alias as the dispatcher uses it.
-#[derive(Debug, Clone)]
+/// A plugin or alias as the dispatcher uses it. Its `Debug` leaves out `config`, which may hold secrets.
+#[derive(Clone)]
 pub struct Plugin {
     /// Its own name: the alias for an alias.
     pub name: Arc<str>,
@@ -48,6 +49,19 @@ pub struct Plugin {
     pub timeout: Option<Duration>,
     /// Names of environment variables that it gets beside the allow-list.
     pub env_passthrough: Vec<String>,
+}
+
+impl fmt::Debug for Plugin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Plugin")
+            .field("name", &self.name)
+            .field("dir", &self.dir)
+            .field("entrypoint", &self.entrypoint)
+            .field("is_runnable", &self.is_runnable)
+            .field("retry", &self.retry)
+            .field("parallelism", &self.parallelism)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Plugin {

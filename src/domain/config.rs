@@ -1,6 +1,7 @@
 //! The operator's configuration after loading, merging and interpolation: typed, with defaults filled in.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -54,8 +55,8 @@ pub struct Service {
     pub plugin_env_passthrough: Vec<String>,
 }
 
-/// `plugins.<name>:`.
-#[derive(Debug, Clone)]
+/// `plugins.<name>:`. Its `Debug` names the keys of `config` only, for their values may be secrets.
+#[derive(Clone)]
 pub struct PluginEntry {
     /// False keeps it from being run.
     pub enabled: bool,
@@ -73,6 +74,21 @@ pub struct PluginEntry {
     pub timeout: Option<Duration>,
     /// Environment variables that it gets beside the allow-list.
     pub env_passthrough: Vec<String>,
+}
+
+impl fmt::Debug for PluginEntry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PluginEntry")
+            .field("enabled", &self.enabled)
+            .field("uses", &self.uses)
+            .field("config", &self.config.keys().collect::<Vec<_>>())
+            .field("retry", &self.retry)
+            .field("parallelism", &self.parallelism)
+            .field("timeouts", &self.timeouts)
+            .field("timeout", &self.timeout)
+            .field("env_passthrough", &self.env_passthrough)
+            .finish()
+    }
 }
 
 /// `api:`.
