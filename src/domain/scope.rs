@@ -19,8 +19,15 @@ pub enum Need<'a> {
     },
     /// Read the catalog.
     Catalog,
+    /// Read what one plugin declares.
+    Plugin {
+        /// Plugin or alias.
+        plugin: &'a str,
+    },
     /// See jobs and their states.
     Jobs,
+    /// Search the log of ended attempts.
+    JobLogs,
     /// Cancel or replay jobs.
     JobsWrite,
     /// See live events.
@@ -122,11 +129,22 @@ impl Grants {
                 self.has_any(&["plugin:ro", "plugin:rw", "plugin:catalog:ro"])
                     || self.words.iter().any(|w| is_plugin_scope(w))
             }
+            Need::Plugin { plugin } => {
+                self.has_any(&["plugin:ro", "plugin:rw", "plugin:catalog:ro"])
+                    || self.words.iter().any(|w| is_plugin_scope(w) && w.split(':').next() == Some(*plugin))
+            }
+            Need::JobLogs => self.has_any(&["jobs:ro", "jobs:rw", "jobs:logs:ro"]),
             Need::Jobs => self.has_any(&["jobs:ro", "jobs:rw", "jobs:status:ro"]),
             Need::JobsWrite => self.has_any(&["jobs:rw"]),
             Need::Events => self.has_any(&["events:ro", "events:rw", "events:meta:ro"]),
             Need::Admin => false,
         }
+    }
+
+    /// True when live events may carry what plugins said, beside that something happened.
+    #[must_use]
+    pub fn sees_event_payloads(&self) -> bool {
+        self.has_any(&["*", "events:ro", "events:rw", "events:payload:ro"])
     }
 
     /// True when answers may carry `result`, `last_error` and `stderr`.
@@ -177,6 +195,17 @@ mod tests {
     fn an_unknown_word_is_refused() {
         assert_eq!(Grants::parse(["jobs:write"]), Err(UnknownScope("jobs:write".into())));
         assert!(Grants::parse(["read:jobs", "withings:ro"]).is_ok());
+    }
+
+    /// C-78: `<plugin>:ro` grants that plugin only.
+    #[test]
+    fn a_scope_of_one_plugin_shows_no_other_and_logs_have_their_own() {
+        assert!(grants(&["echo:ro"]).allow(&Need::Plugin { plugin: "echo" }));
+        assert!(!grants(&["echo:ro"]).allow(&Need::Plugin { plugin: "ech" }));
+        assert!(!grants(&["jobs:status:ro"]).allow(&Need::JobLogs));
+        assert!(grants(&["jobs:logs:ro"]).allow(&Need::JobLogs));
+        assert!(!grants(&["events:meta:ro"]).sees_event_payloads());
+        assert!(grants(&["events:ro"]).sees_event_payloads());
     }
 
     #[test]
