@@ -4,13 +4,16 @@
 //! [`runner::Runner`] runs its process, [`outcome::judge`] turns what came back into an outcome.
 
 mod capture;
+pub mod discover;
 pub mod environment;
 pub mod leftovers;
 mod limits;
+pub mod manifest;
 pub mod outcome;
 mod process;
 pub mod protocol;
 mod runner;
+mod schema;
 
 pub use limits::Limits;
 pub use process::{End, Exited, Invocation};
