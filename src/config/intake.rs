@@ -124,7 +124,11 @@ pub(crate) struct Place {
 
 /// The entries of a list of paths that may be used; a `${`, a URL and what is no text are reported and left out.
 pub(crate) fn path_list(node: Option<&Node>, path: &str, findings: &mut Findings) -> Vec<(Place, String)> {
-    let category = if path == "environment_vars.include" { "env_vars" } else { "include" };
+    let category = match path {
+        "environment_vars.include" => "env_vars",
+        "plugin_roots" => "plugin_refs",
+        _ => "include",
+    };
     let single;
     let items = match node.map(|n| (&n.content, n)) {
         None | Some((Content::Null, _)) => return Vec::new(),

@@ -69,16 +69,19 @@ fn tree(node: &mut Node, path: &str, variables: &Variables<'_>, findings: &mut F
     match &mut node.content {
         Content::Text(text) if node.filled == Filled::AsWritten && text.contains("${") => {
             let filled = fill(text, variables);
-            if reports {
+            if reports && !filled.faults.is_empty() {
+                findings.is_complete = false;
                 for fault in &filled.faults {
                     let problem = Problem::error("env_vars", fault.message()).at_path(path).hint(fault.hint());
                     findings.add(problem, node.origin);
                 }
             }
-            if filled.faults.is_empty() {
-                *text = filled.text;
-                node.filled = if filled.from_environment { Filled::FromEnvironment } else { Filled::FromDefault };
+            if !filled.faults.is_empty() {
+                node.filled = Filled::Undefined;
+                return;
             }
+            *text = filled.text;
+            node.filled = if filled.from_environment { Filled::FromEnvironment } else { Filled::FromDefault };
         }
         Content::List(items) => {
             for (i, item) in items.iter_mut().enumerate() {

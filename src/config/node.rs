@@ -25,6 +25,8 @@ pub(crate) enum Filled {
     FromDefault,
     /// Interpolated with at least one value of the environment; must never be shown.
     FromEnvironment,
+    /// Names a variable that is not defined; counts as absent.
+    Undefined,
 }
 
 /// One value.

@@ -17,8 +17,8 @@ const SUSPICIOUS: [&str; 7] = ["secret", "key", "token", "passw", "credential", 
 /// Names that only refer to a secret, or say how one is used.
 const HARMLESS: [&str; 4] = ["secret_ref", "key_id", "require_key_id", "dedupe_key"];
 
-/// The document with secrets replaced: what stands under a suspicious key, what came from the environment, and every
-/// other place where one of these values stands again.
+/// The document with secrets replaced: what stands under a suspicious key, every place where such a value stands again,
+/// and what came from the environment (but not its repetitions: `${HOME}` is the beginning of every other path).
 pub(crate) fn document(root: &BTreeMap<String, Node>) -> Value {
     let mut secrets = Vec::new();
     for (key, node) in root {
@@ -56,7 +56,7 @@ fn collect(node: &Node, path: &str, key: &str, secret: bool, secrets: &mut Vec<S
                 collect(item, &format!("{path}[{i}]"), "", secret || is_bare(item, key), secrets);
             }
         }
-        Content::Text(text) if secret || node.filled == Filled::FromEnvironment => secrets.push(text.clone()),
+        Content::Text(text) if secret => secrets.push(text.clone()),
         _ => {}
     }
 }

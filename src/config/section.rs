@@ -7,7 +7,7 @@ use std::time::Duration;
 use ductile_domain::problem::{Problem, did_you_mean};
 
 use crate::findings::Findings;
-use crate::node::{Content, Filled, Node, Origin, join};
+use crate::node::{Content, Filled, Node, join};
 use crate::units;
 
 static NOTHING: BTreeMap<String, Node> = BTreeMap::new();
@@ -41,10 +41,16 @@ impl<'a> Section<'a> {
         Self { path, category, map, known: Vec::new() }
     }
 
-    /// The value of a key; a null counts as absent.
+    /// The value of a key; a null counts as absent, and so does what names an undefined variable.
     pub(crate) fn get(&mut self, key: &'static str) -> Option<&'a Node> {
         self.known.push(key);
-        self.map.get(key).filter(|node| !matches!(node.content, Content::Null))
+        let node = self.map.get(key)?;
+        if matches!(node.content, Content::Null) || node.filled == Filled::Undefined { None } else { Some(node) }
+    }
+
+    /// True when the key is absent because its variable is not defined, which was reported already.
+    pub(crate) fn is_undefined(&self, key: &str) -> bool {
+        self.map.get(key).is_some_and(|node| node.filled == Filled::Undefined)
     }
 
     /// The map under a key.
@@ -163,16 +169,16 @@ impl<'a> Section<'a> {
         let text = match read {
             Ok(bytes) if limits.contains(&bytes) => return Some(bytes),
             Ok(_) => {
-                format!("the size must be from {} to {} bytes, found {}", limits.start(), limits.end(), node.shown())
+                format!("the size must be {} to {} bytes, found {}", limits.start(), limits.end(), node.shown())
             }
-            Err(why) => format!("the size {} {why}", node.shown()),
+            Err(why) => format!("{} {why}", node.shown()),
         };
         findings.add(self.error(key, text).hint("write a size such as 64KB, 1MB or 4096"), node.origin);
         None
     }
 
     /// A list of texts.
-    pub(crate) fn texts(&mut self, key: &'static str, findings: &mut Findings) -> Vec<(&'a str, Origin)> {
+    pub(crate) fn texts(&mut self, key: &'static str, findings: &mut Findings) -> Vec<(&'a str, &'a Node)> {
         let Some(node) = self.get(key) else { return Vec::new() };
         let Content::List(items) = &node.content else {
             self.expected(key, node, "a list", "begin each entry with `- `", findings);
@@ -181,7 +187,8 @@ impl<'a> Section<'a> {
         let mut texts = Vec::new();
         for (i, item) in items.iter().enumerate() {
             match item.text() {
-                Some(text) => texts.push((text, item.origin)),
+                Some(_) if item.filled == Filled::Undefined => {}
+                Some(text) => texts.push((text, item)),
                 None => self.expected(&format!("{key}[{i}]"), item, "a text", "put it in quotes", findings),
             }
         }
@@ -249,14 +256,14 @@ pub(crate) fn duration(
         Content::Text(text) => match units::duration(text) {
             Ok(value) if limits.contains(&value) => return Some(value),
             Ok(_) => outside(&shown, &limits),
-            Err(why) => format!("the duration {shown} {why}"),
+            Err(why) => format!("{shown} {why}"),
         },
         Content::Number(number) if number.as_i64().is_some_and(|n| n < 0) => {
-            format!("the duration {shown} is negative")
+            format!("{shown} is negative")
         }
         Content::Number(number) => {
             hint = format!("write `{number}s` for seconds");
-            format!("the duration {shown} has no unit")
+            format!("{shown} has no unit")
         }
         _ => format!("expected a duration, found {shown}"),
     };

@@ -78,11 +78,15 @@ pub(crate) fn size(text: &str) -> Result<u64, Unreadable> {
     amount.checked_mul(*factor).filter(|bytes| *bytes <= 1 << 40).ok_or(Unreadable::TooLarge)
 }
 
-/// The shortest text that [`duration`] reads as `value`; below a millisecond is lost.
+/// A text that [`duration`] reads as `value`; below a millisecond is lost.
 pub(crate) fn written(value: Duration) -> String {
     let total = u64::try_from(value.as_millis()).unwrap_or(u64::MAX);
-    // One unit reads best: the largest that divides, but never weeks, which nobody writes in settings.
-    let unit = UNITS.iter().skip(1).find(|(_, ms)| total >= *ms && total % ms == 0).unwrap_or(&("s", 1_000));
+    // One unit reads best, the way the documentation writes it: 60s, 24h, 30d, and no weeks.
+    let fits = |(name, ms): &&(&str, u64)| {
+        let least = if matches!(*name, "d" | "m") { 2 * ms } else { *ms };
+        total >= least && total.is_multiple_of(*ms)
+    };
+    let unit = UNITS.iter().skip(1).find(fits).unwrap_or(&("s", 1_000));
     format!("{}{}", total / unit.1, unit.0)
 }
 
@@ -161,9 +165,10 @@ mod tests {
     fn what_is_written_is_read_again() {
         for (ms, text) in [
             (500, "500ms"),
-            (60_000, "1m"),
+            (60_000, "60s"),
+            (120_000, "2m"),
             (5_400_000, "90m"),
-            (86_400_000, "1d"),
+            (86_400_000, "24h"),
             (604_800_000, "7d"),
             (0, "0s"),
             (61_001, "61001ms"),

@@ -28,7 +28,7 @@ pub(crate) fn read(root: &Node, intake: &mut Intake<'_>, findings: &mut Findings
     let service_keys = service::read(&mut top, intake, findings);
     let state = state::read(&mut top, intake, findings);
     let plugin_roots = plugin_roots(&mut top, intake, findings);
-    let plugins = plugins::read(top.get("plugins"), service_keys.service.max_workers, findings);
+    let plugins = plugins::read(top.get("plugins"), service_keys.most_workers, findings);
     let tokens = tokens::read(root, &mut top, intake, findings);
     let api = api::read(&mut top, &service_keys, tokens, findings);
     // Read by the loader before typing.
@@ -49,7 +49,9 @@ pub(crate) fn read(root: &Node, intake: &mut Intake<'_>, findings: &mut Findings
             top.later(&[key], findings);
         } else if let Some(node) = top.get(key) {
             let what = if is_list { "a list" } else { "a map" };
-            findings.add(top.error(key, format!("expected {what}, found {}", node.shown())), node.origin);
+            let category = if matches!(key, "routes" | "webhooks") { key } else { "service" };
+            let problem = Problem::error(category, format!("expected {what}, found {}", node.shown()));
+            findings.add(problem.at_path(key), node.origin);
         }
     }
     top.close(findings);

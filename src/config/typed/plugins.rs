@@ -9,7 +9,7 @@ use ductile_domain::problem::Problem;
 use ductile_domain::retry::{LONGEST_BACKOFF, RetryPolicy};
 use serde_json::{Map, Value};
 
-use super::service::variable_names;
+use super::service::{MOST_WORKERS, variable_names};
 use crate::findings::Findings;
 use crate::node::{Node, join};
 use crate::section::{Section, duration};
@@ -44,7 +44,7 @@ fn entry(node: &Node, path: &str, max_workers: u32, findings: &mut Findings) -> 
     let uses = uses(&mut keys, findings);
     let config = config(&mut keys, findings);
     let retry = retry(&mut keys, findings);
-    let parallelism = keys.number("parallelism", 1..=max_workers, findings);
+    let parallelism = parallelism(&mut keys, max_workers, findings);
     let timeouts = timeouts(&mut keys, findings);
     let timeout = keys.duration("timeout", SHORTEST_TIMEOUT..=LONGEST_TIMEOUT, findings);
     let env_passthrough = variable_names(&mut keys, "env_passthrough", findings);
@@ -64,6 +64,18 @@ fn uses(keys: &mut Section<'_>, findings: &mut Findings) -> Option<String> {
         findings.add(problem.hint(NAMES), node.origin);
     }
     Some(uses.to_owned())
+}
+
+fn parallelism(keys: &mut Section<'_>, max_workers: u32, findings: &mut Findings) -> Option<u32> {
+    let parallelism = keys.number("parallelism", 1..=MOST_WORKERS, findings)?;
+    if let Some(node) = keys.get("parallelism")
+        && parallelism > max_workers
+    {
+        let text = format!("{parallelism} is more than service.max_workers, which is {max_workers}");
+        let hint = "lower it, or set service.max_workers (default: one less than there are processors)";
+        findings.add(keys.error("parallelism", text).hint(hint), node.origin);
+    }
+    Some(parallelism)
 }
 
 /// Handed to the plugin as it is: its keys are the plugin's matter.

@@ -19,11 +19,13 @@ const SECOND: Duration = Duration::from_secs(1);
 const DAY: Duration = Duration::from_secs(86_400);
 const FASTEST_TICK: Duration = Duration::from_millis(100);
 /// Far above what a machine can run, far below what breaks arithmetic.
-const MOST_WORKERS: u32 = 1024;
+pub(crate) const MOST_WORKERS: u32 = 1024;
 
 /// What the section says, and what other sections must know of it.
 pub(crate) struct Read {
     pub(crate) service: Service,
+    /// `max_workers`, or no limit at all when it could not be read.
+    pub(crate) most_workers: u32,
     /// `service.api_port`.
     pub(crate) api_port: Option<(u16, Origin)>,
     /// Where `strict_mode` was written.
@@ -38,12 +40,14 @@ pub(crate) fn read(top: &mut Section<'_>, intake: &Intake<'_>, findings: &mut Fi
     let log_level = keys.word("log_level", &LEVELS, findings).or(root_level).unwrap_or("info");
     let dedupe_ttl = keys.duration("dedupe_ttl", Duration::ZERO..=LONGEST, findings).unwrap_or(DAY);
     let strict_mode = keys.boolean("strict_mode", findings).unwrap_or(false);
+    let max_workers = keys.number("max_workers", 1..=MOST_WORKERS, findings);
+    let has_bad_workers = max_workers.is_none() && keys.get("max_workers").is_some();
     let service = Service {
         name,
         log_level: log_level.to_owned(),
         log_format: keys.word("log_format", &["json", "text"], findings).unwrap_or("json").to_owned(),
         tick_interval: tick_interval(&mut keys, findings),
-        max_workers: keys.number("max_workers", 1..=MOST_WORKERS, findings).unwrap_or_else(default_workers),
+        max_workers: max_workers.unwrap_or_else(default_workers),
         dedupe_ttl,
         job_queue_retention: queue_retention(&mut keys, dedupe_ttl, findings),
         job_log_retention: keys.duration("job_log_retention", SECOND..=LONGEST, findings).unwrap_or(30 * DAY),
@@ -62,7 +66,8 @@ pub(crate) fn read(top: &mut Section<'_>, intake: &Intake<'_>, findings: &mut Fi
         findings,
     );
     keys.close(findings);
-    Read { service, api_port, strict_origin }
+    let most_workers = if has_bad_workers { MOST_WORKERS } else { service.max_workers };
+    Read { service, most_workers, api_port, strict_origin }
 }
 
 /// One processor is left to the gateway itself.
@@ -117,12 +122,12 @@ fn queue_retention(keys: &mut Section<'_>, dedupe_ttl: Duration, findings: &mut 
 /// Names of environment variables; what can't be one is reported and left out.
 pub(crate) fn variable_names(keys: &mut Section<'_>, key: &'static str, findings: &mut Findings) -> Vec<String> {
     let mut names = Vec::new();
-    for (i, (name, origin)) in keys.texts(key, findings).into_iter().enumerate() {
+    for (i, (name, node)) in keys.texts(key, findings).into_iter().enumerate() {
         if is_variable(name) {
             names.push(name.to_owned());
         } else {
             let problem = keys.error(&format!("{key}[{i}]"), "this is not the name of an environment variable");
-            findings.add(problem.hint("letters, digits and `_`; names only, no values and no patterns"), origin);
+            findings.add(problem.hint("letters, digits and `_`; names only, no values and no patterns"), node.origin);
         }
     }
     names

@@ -60,15 +60,16 @@ fn inline(node: &Node, path: &str, index: usize, found: &mut Found, findings: &m
     let name = keys.text("name", findings).map_or_else(|| format!("api-token-{}", index + 1), |(n, _)| n.to_owned());
     let hash = secret(&mut keys, "token", node, findings);
     let scopes = keys.texts("scopes", findings);
-    if keys.get("scopes").is_none() {
+    if keys.get("scopes").is_none() && !keys.is_undefined("scopes") {
         findings.add(keys.error("scopes", "the token has no scopes").hint(SCOPES_HINT), node.origin);
     }
     let words: Vec<_> = scopes.iter().map(|(word, _)| *word).collect();
     let mut is_known = true;
-    for (i, (word, origin)) in scopes.iter().enumerate() {
-        if let Err(unknown) = Grants::parse([*word]) {
+    for (i, (word, node)) in scopes.iter().enumerate() {
+        if Grants::parse([*word]).is_err() {
             is_known = false;
-            findings.add(keys.error(&format!("scopes[{i}]"), unknown.to_string()).hint(SCOPES_HINT), *origin);
+            let problem = keys.error(&format!("scopes[{i}]"), format!("unknown scope {}", node.shown()));
+            findings.add(problem.hint(SCOPES_HINT), node.origin);
         }
     }
     keys.close(findings);
@@ -80,6 +81,9 @@ fn inline(node: &Node, path: &str, index: usize, found: &mut Found, findings: &m
 /// BLAKE3 of the secret under `key`. A literal one is reported: the file is likely to be copied and shown.
 fn secret(keys: &mut Section<'_>, key: &'static str, entry: &Node, findings: &mut Findings) -> Option<[u8; 32]> {
     let Some(node) = keys.get(key) else {
+        if keys.is_undefined(key) {
+            return None;
+        }
         findings.add(keys.error(key, format!("`{key}` is missing")).hint("write ${NAME_OF_A_VARIABLE}"), entry.origin);
         return None;
     };
@@ -195,11 +199,12 @@ fn scopes_file(
             findings.add(problem.hint(format!("write blake3:{actual}")), node.origin);
         }
     }
+    let text = |word: &Value| word.as_str().map_or_else(|| word.to_string(), str::to_owned);
     let words = match serde_json::from_slice::<Value>(&bytes) {
-        Ok(value) => value
-            .get("scopes")
-            .and_then(Value::as_array)
-            .map(|list| list.iter().map(|word| word.as_str().unwrap_or_default().to_owned()).collect::<Vec<_>>()),
+        Ok(value) => {
+            let list = value.get("scopes").and_then(Value::as_array);
+            list.map(|list| list.iter().map(text).collect::<Vec<_>>())
+        }
         Err(error) => {
             let problem = Problem::error("token_scopes", "the scopes file is not JSON").in_file(&path);
             findings.problems.push(problem.at(error.line().max(1), error.column().max(1)));
