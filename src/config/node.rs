@@ -72,6 +72,18 @@ impl Node {
         }
     }
 
+    /// What it is, without its value, which may be a secret that stands in the wrong place.
+    pub(crate) fn kind(&self) -> &'static str {
+        match self.content {
+            Content::Null => "nothing",
+            Content::Bool(_) => "true or false",
+            Content::Number(_) => "a number",
+            Content::Text(_) => "a text",
+            Content::List(_) => "a list",
+            Content::Map(_) => "a map",
+        }
+    }
+
     /// The entries of a map.
     pub(crate) fn map(&self) -> Option<&BTreeMap<String, Self>> {
         match &self.content {

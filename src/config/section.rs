@@ -33,7 +33,7 @@ impl<'a> Section<'a> {
             None | Some((_, Content::Null)) => &NOTHING,
             Some((_, Content::Map(map))) => map,
             Some((node, _)) => {
-                let problem = Problem::error(category, format!("expected a map, found {}", node.shown()));
+                let problem = Problem::error(category, format!("expected a map, found {}", node.kind()));
                 findings.add(problem.at_path(&path), node.origin);
                 &NOTHING
             }
@@ -203,7 +203,8 @@ impl<'a> Section<'a> {
                 items.iter().enumerate().map(|(i, n)| (n, format!("{}[{i}]", join(&self.path, key)))).collect()
             }
             _ => {
-                self.expected(key, node, "a list", "begin each entry with `- `", findings);
+                let problem = self.error(key, format!("expected a list, found {}", node.kind()));
+                findings.add(problem.hint("begin each entry with `- `"), node.origin);
                 Vec::new()
             }
         }

@@ -50,7 +50,7 @@ pub(crate) fn read(root: &Node, intake: &mut Intake<'_>, findings: &mut Findings
         } else if let Some(node) = top.get(key) {
             let what = if is_list { "a list" } else { "a map" };
             let category = if matches!(key, "routes" | "webhooks") { key } else { "service" };
-            let problem = Problem::error(category, format!("expected {what}, found {}", node.shown()));
+            let problem = Problem::error(category, format!("expected {what}, found {}", node.kind()));
             findings.add(problem.at_path(key), node.origin);
         }
     }

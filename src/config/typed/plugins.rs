@@ -84,7 +84,7 @@ fn config(keys: &mut Section<'_>, findings: &mut Findings) -> Map<String, Value>
     match node.to_json() {
         Value::Object(map) => map,
         _ => {
-            findings.add(keys.error("config", format!("expected a map, found {}", node.shown())), node.origin);
+            findings.add(keys.error("config", format!("expected a map, found {}", node.kind())), node.origin);
             Map::new()
         }
     }

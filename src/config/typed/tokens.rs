@@ -57,6 +57,9 @@ impl Found {
 
 fn inline(node: &Node, path: &str, index: usize, found: &mut Found, findings: &mut Findings) {
     let mut keys = Section::open(Some(node), path, "token_scopes", findings);
+    if node.map().is_none() {
+        return;
+    }
     let name = keys.text("name", findings).map_or_else(|| format!("api-token-{}", index + 1), |(n, _)| n.to_owned());
     let hash = secret(&mut keys, "token", node, findings);
     let scopes = keys.texts("scopes", findings);
@@ -127,6 +130,9 @@ fn registered(
     findings: &mut Findings,
 ) {
     let mut keys = Section::open(Some(node), path, "token_scopes", findings);
+    if node.map().is_none() {
+        return;
+    }
     let name = match keys.text("name", findings) {
         Some((name, node)) => {
             if !names.insert(name.to_owned()) {
