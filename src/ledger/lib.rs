@@ -1,5 +1,28 @@
-//! The SQLite ledger.
+//! The SQLite ledger: `open` yields one [`Writer`] and many [`Readers`]. Nothing outside this crate knows SQL.
+//!
+//! Everything that changes the database is an operation of the [`Writer`]; operations that wait together share one
+//! transaction and are answered after its commit. Readers have their own connections and see committed rows only.
 
-/// Read access.
-#[derive(Debug)]
-pub struct Readers;
+mod error;
+mod feed;
+mod migrate;
+mod open;
+mod ops;
+mod readers;
+mod schema;
+mod writer;
+
+pub use error::{Error, WriteError};
+pub use feed::{CommitFeed, Drained};
+pub use migrate::{MigrationReport, migrate};
+pub use open::{Clock, Ledger, OpenOptions, open};
+pub use ops::{
+    Cancelled, Claimed, Claims, Deletable, Enqueued, Finish, Finished, Orphan, Prune, Pruned, Recorded, Recovered,
+    Refusal, Refused, Snapshot, Transition, Verdict,
+};
+pub use readers::{
+    AttemptRow, Counts, FactRow, JobFilter, JobRow, LogFilter, LogRow, Page, PluginCounts, QueuedPlugin, Readers,
+    RunningRow, SnapshotRow, StopwatchRow, TransitionRow,
+};
+pub use schema::{APPLICATION_ID, VERSION};
+pub use writer::{Writer, failpoints};

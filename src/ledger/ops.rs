@@ -1,0 +1,280 @@
+//! The operations of the writer and their answers, as values.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ductile_domain::ids::{BootId, JobId};
+use ductile_domain::job::{Candidate, ClaimedJob, Fence, JobStatus};
+use ductile_domain::outcome::Outcome;
+use ductile_domain::plan::Plan;
+use ductile_domain::retry::Ending;
+use ductile_domain::time::Timestamp;
+
+/// A committed row of `job_transitions`: the durable event of a job.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Transition {
+    /// Ascends over all jobs.
+    pub id: i64,
+    /// The job.
+    pub job: JobId,
+    /// A status of the row or of an attempt; `None` for the enqueue.
+    pub from: Option<&'static str>,
+    /// A status of the row or of an attempt (`timed_out` is one of an attempt only).
+    pub to: &'static str,
+    /// Why; begins with the cause's word.
+    pub reason: Option<String>,
+    /// When it was committed.
+    pub at: Timestamp,
+}
+
+/// What became of one new job.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Enqueued {
+    /// A new row.
+    Accepted {
+        /// The job.
+        job: JobId,
+        /// Position in the FIFO.
+        row: i64,
+        /// Its first transition.
+        transition: i64,
+    },
+    /// An existing job stands for it.
+    Duplicate {
+        /// That job.
+        job: JobId,
+        /// Its status now.
+        status: JobStatus,
+    },
+}
+
+/// One attempt that has ended.
+#[derive(Debug, Clone)]
+pub struct Finish {
+    /// Proof of the claim.
+    pub fence: Fence,
+    /// How the attempt ended.
+    pub outcome: Outcome,
+    /// What follows for the job; a cancelled job is never tried again, whatever stands here.
+    pub ending: Ending,
+    /// What must be committed with it.
+    pub plan: Plan,
+    /// True when the answer leaves the gateway, so that the commit must be on disk before it.
+    pub is_awaited: bool,
+}
+
+/// Whether a fenced write found its claim.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// Committed now.
+    Applied,
+    /// The same claim had been finished before: a reply was lost.
+    AlreadyApplied,
+    /// The row was claimed again, has ended otherwise or is gone: nothing was changed.
+    Fenced,
+    /// A plugin that the plan needs is not in the generation in force: plan again. Nothing was changed.
+    Replan,
+}
+
+/// Answer to a finish or to a claim given back.
+#[derive(Debug, Clone)]
+pub struct Finished {
+    /// Whether it was applied.
+    pub verdict: Verdict,
+    /// The row's status after it; `None` when the row is gone.
+    pub status: Option<JobStatus>,
+    /// When the row may be claimed again, for a row that waits for its retry.
+    pub due: Option<Timestamp>,
+    /// The rows written, in their order.
+    pub transitions: Vec<Transition>,
+    /// What became of the plan's children, in their order.
+    pub children: Vec<Enqueued>,
+}
+
+/// A job taken for one attempt.
+#[derive(Debug, Clone)]
+pub struct Claimed {
+    /// The job.
+    pub job: ClaimedJob,
+    /// Its transition to `running`.
+    pub transition: i64,
+    /// A stored JSON value that can't be read: its column. The attempt must fail without a process.
+    pub unreadable: Option<&'static str>,
+}
+
+/// Why a candidate was not taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Refusal {
+    /// There is no such row, or it is not queued: forget the candidate.
+    Gone,
+    /// It waits for its retry time.
+    NotDue,
+    /// A twin with the same plugin, command and dedupe key runs.
+    TwinRunning,
+    /// The plugin is at its cap.
+    PluginCap,
+    /// The gateway is at its cap.
+    GlobalCap,
+}
+
+/// A candidate that was not taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Refused {
+    /// Position in the FIFO.
+    pub row: i64,
+    /// The job.
+    pub job: JobId,
+    /// Why.
+    pub why: Refusal,
+}
+
+/// Answer to a claim.
+#[derive(Debug, Clone, Default)]
+pub struct Claims {
+    /// Taken, in the order of preference.
+    pub claimed: Vec<Claimed>,
+    /// Not taken.
+    pub refused: Vec<Refused>,
+}
+
+/// Answer to a cancellation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cancelled {
+    /// It was queued and is `dead` now.
+    Dead {
+        /// Its transition.
+        transition: i64,
+    },
+    /// It runs; the row is marked, so that it is not tried again.
+    Flagged,
+    /// It had ended before.
+    AlreadyTerminal(JobStatus),
+    /// No such job.
+    Unknown,
+}
+
+/// A row in `running` whose owner is gone: read before recovery, so that its process can be ended first.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Orphan {
+    /// The claim that is to be finished.
+    pub fence: Fence,
+    /// Plugin or alias.
+    pub plugin: Arc<str>,
+    /// Command.
+    pub command: Arc<str>,
+    /// Number of the attempt.
+    pub attempt: u32,
+    /// Attempts in total.
+    pub max_attempts: u32,
+    /// The start of the gateway that owned it.
+    pub boot: Option<BootId>,
+    /// Its process, when the spawn was recorded.
+    pub pid: Option<i32>,
+    /// Start time of the process, against reused pids.
+    pub pid_start: Option<i64>,
+}
+
+/// An orphan whose attempt was finished as crashed.
+#[derive(Debug, Clone)]
+pub struct Recovered {
+    /// What was found.
+    pub orphan: Orphan,
+    /// What became of it.
+    pub finished: Finished,
+}
+
+/// A configuration that comes into force.
+#[derive(Debug, Clone, Default)]
+pub struct Snapshot {
+    /// Number of the generation.
+    pub generation: u64,
+    /// Plugins and aliases that can be run in it; the ones that were known and are missing here lose their queued jobs.
+    pub plugins: Vec<String>,
+    /// Hash over the configuration in force.
+    pub config_hash: String,
+    /// Hash over the raw files.
+    pub source_hash: String,
+    /// Path of `config.yaml`.
+    pub source_path: String,
+    /// `file` or another kind of source.
+    pub source: String,
+    /// `start` or `reload`.
+    pub reason: String,
+    /// Version of the gateway.
+    pub ductile_version: String,
+    /// Path of the gateway's executable.
+    pub binary_path: String,
+    /// JSON: fingerprints of the plugins.
+    pub plugin_fingerprints: String,
+    /// JSON: the configuration with secrets replaced.
+    pub sanitized_config: String,
+    /// JSON: fingerprints of the secrets.
+    pub secret_fingerprints: String,
+}
+
+/// Answer to a snapshot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Recorded {
+    /// Row of `config_snapshots`.
+    pub id: i64,
+    /// Queued jobs of plugins that are not in force any more, now `dead`.
+    pub buried: Vec<Transition>,
+}
+
+/// Rows that retention may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Deletable {
+    /// Terminal rows of `job_queue`.
+    Jobs,
+    /// `job_log` and `job_stopwatch`.
+    Log,
+    /// `job_transitions`.
+    Transitions,
+    /// `job_attempts`.
+    Attempts,
+    /// `circuit_breaker_transitions`.
+    BreakerTransitions,
+    /// `plugin_facts`, but never the newest per plugin and type.
+    Facts,
+    /// `event_context` that no job refers to.
+    Contexts,
+    /// `config_snapshots` that no job refers to, but never the newest.
+    Snapshots,
+}
+
+/// One bounded step of pruning.
+#[derive(Debug, Clone)]
+pub struct Prune {
+    /// What goes, and from which age on.
+    pub retention: Vec<(Deletable, Duration)>,
+    /// Most rows that one step deletes per kind.
+    pub limit: u32,
+}
+
+/// What one step deleted.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Pruned {
+    /// Rows deleted, in the order of the request.
+    pub deleted: Vec<(Deletable, u64)>,
+    /// True when a kind reached the limit: call again.
+    pub has_more: bool,
+}
+
+/// The word that the schema stores, as a constant.
+pub(crate) fn status_word(word: &str) -> &'static str {
+    match word {
+        "queued" => "queued",
+        "running" => "running",
+        "succeeded" => "succeeded",
+        "skipped" => "skipped",
+        "failed" => "failed",
+        "timed_out" => "timed_out",
+        "dead" => "dead",
+        _ => "unknown",
+    }
+}
+
+/// A candidate for a row that has become ready.
+pub(crate) fn candidate(row: i64, job: JobId, plugin: &str, due: Option<Timestamp>) -> Candidate {
+    Candidate { row, job, plugin: plugin.into(), due }
+}

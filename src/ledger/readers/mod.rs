@@ -1,0 +1,90 @@
+//! Looking without touching: an own pool of read-only connections, short reads, typed rows.
+
+mod history;
+mod jobs;
+mod plugins;
+mod queue;
+mod whole;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde_json::value::RawValue;
+use sqlx::ConnectOptions as _;
+use sqlx::sqlite::{SqliteConnectOptions, SqlitePool, SqlitePoolOptions};
+
+use crate::error::Error;
+
+pub use history::{AttemptRow, LogFilter, LogRow, StopwatchRow, TransitionRow};
+pub use jobs::{JobFilter, JobRow};
+pub use plugins::{FactRow, SnapshotRow};
+pub use queue::{Counts, PluginCounts, QueuedPlugin, RunningRow};
+pub(crate) use whole::copy_into;
+
+/// One page of a list.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Page<T> {
+    /// The rows of this page.
+    pub rows: Vec<T>,
+    /// Rows that match, over all pages.
+    pub total: u64,
+}
+
+/// Read access to committed rows. Clones share the connections.
+#[derive(Debug, Clone)]
+pub struct Readers {
+    pool: SqlitePool,
+    path: PathBuf,
+}
+
+impl Readers {
+    /// Connections are made when they are needed first.
+    pub(crate) fn connect(path: &Path, busy_timeout: Duration) -> Self {
+        let options = SqliteConnectOptions::new()
+            .filename(path)
+            .read_only(true)
+            .pragma("query_only", "ON")
+            .pragma("trusted_schema", "OFF")
+            .pragma("cache_size", "-1000")
+            .busy_timeout(busy_timeout)
+            .statement_cache_capacity(64)
+            .row_buffer_size(256)
+            .thread_name(|_| "ledger-reader".into())
+            .disable_statement_logging();
+        let pool = SqlitePoolOptions::new()
+            .max_connections(3)
+            .min_connections(0)
+            // a closed last reader would rebuild the shared index under the others
+            .idle_timeout(None)
+            .max_lifetime(None)
+            .acquire_timeout(Duration::from_secs(5))
+            .connect_lazy_with(options);
+        Self { pool, path: path.to_owned() }
+    }
+
+    /// Closes the connections; later reads fail.
+    pub async fn close(&self) {
+        self.pool.close().await;
+    }
+
+    /// The database's path.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+/// Names what was read when it could not be.
+fn reading(what: &'static str) -> impl Fn(sqlx::Error) -> Error {
+    move |source| Error::Read { what, source }
+}
+
+/// Stored JSON as it is; text that is no JSON becomes a JSON string, so that nothing is hidden.
+fn json(text: Option<String>) -> Option<Box<RawValue>> {
+    text.map(|text| {
+        RawValue::from_string(text).unwrap_or_else(|_| {
+            let shown = serde_json::to_string("unreadable JSON in the ledger").expect("a string serializes");
+            RawValue::from_string(shown).expect("serde_json writes valid JSON")
+        })
+    })
+}

@@ -1,0 +1,180 @@
+//! A ledger in a temporary directory and values to put into it.
+#![expect(dead_code, reason = "each test binary uses its part")]
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
+use chrono::TimeDelta;
+use ductile_domain::ids::{BootId, JobId};
+use ductile_domain::job::{Candidate, ClaimRequest, ClaimedJob, Fence, NewJob};
+use ductile_domain::outcome::{AttemptStatus, Cause, Outcome, Timing};
+use ductile_domain::plan::Plan;
+use ductile_domain::retry::Ending;
+use ductile_domain::time::{self, Timestamp};
+use ductile_ledger::{Claims, Clock, CommitFeed, Enqueued, Finish, Ledger, OpenOptions, open};
+use serde_json::value::RawValue;
+use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
+use sqlx::{ConnectOptions as _, Row as _};
+use uuid::Uuid;
+
+/// A clock that moves only when told.
+#[derive(Clone)]
+pub struct Hands(Arc<AtomicI64>);
+
+impl Hands {
+    pub fn new() -> Self {
+        let start = time::parse("2026-01-01T00:00:00Z").expect("valid").timestamp_millis();
+        Self(Arc::new(AtomicI64::new(start)))
+    }
+
+    pub fn now(&self) -> Timestamp {
+        Timestamp::from_timestamp_millis(self.0.load(Ordering::SeqCst)).expect("in range")
+    }
+
+    pub fn advance(&self, by: Duration) {
+        self.0.fetch_add(i64::try_from(by.as_millis()).expect("small"), Ordering::SeqCst);
+    }
+
+    pub fn clock(&self) -> Clock {
+        let hands = self.clone();
+        Clock::new(move || hands.now())
+    }
+}
+
+/// An open ledger with what the test needs around it.
+pub struct Bed {
+    pub dir: tempfile::TempDir,
+    pub ledger: Ledger,
+    pub feed: CommitFeed,
+    pub boot: BootId,
+    pub hands: Hands,
+}
+
+impl Bed {
+    pub async fn new() -> Self {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        Self::in_dir(dir, Hands::new()).await
+    }
+
+    pub async fn in_dir(dir: tempfile::TempDir, hands: Hands) -> Self {
+        let boot = BootId::from(Uuid::now_v7());
+        let feed = CommitFeed::default();
+        let mut options = OpenOptions::new(dir.path().join("ductile.db"), boot);
+        options.feed = feed.clone();
+        options.clock = hands.clock();
+        options.busy_timeout = Duration::from_millis(200);
+        let ledger = open(options).await.expect("the ledger opens");
+        Self { dir, ledger, feed, boot, hands }
+    }
+
+    /// Closes and opens again, as another boot.
+    pub async fn reopen(self) -> Self {
+        self.ledger.close().await;
+        Self::in_dir(self.dir, self.hands).await
+    }
+
+    pub fn path(&self) -> PathBuf {
+        self.dir.path().join("ductile.db")
+    }
+
+    /// An own connection, as an operator's `sqlite3` has one.
+    pub async fn sql(&self) -> SqliteConnection {
+        SqliteConnectOptions::new().filename(self.path()).connect().await.expect("a second connection")
+    }
+
+    pub async fn number(&self, sql: &'static str) -> i64 {
+        sqlx::query(sql).fetch_one(&mut self.sql().await).await.expect("the query runs").get(0)
+    }
+
+    pub async fn enqueue(&self, job: NewJob) -> Enqueued {
+        self.ledger.writer.enqueue(vec![job], 1).await.expect("enqueued").remove(0)
+    }
+
+    /// Enqueues a plain job of `plugin` and answers its candidate.
+    pub async fn queued(&self, plugin: &str) -> Candidate {
+        let job = new_job(plugin);
+        let id = job.id;
+        match self.enqueue(job).await {
+            Enqueued::Accepted { row, .. } => Candidate { row, job: id, plugin: plugin.into(), due: None },
+            Enqueued::Duplicate { .. } => panic!("a plain job has no twin"),
+        }
+    }
+
+    pub async fn claim(&self, candidates: Vec<Candidate>) -> Claims {
+        self.ledger.writer.claim(self.request(candidates)).await.expect("claimed")
+    }
+
+    pub fn request(&self, candidates: Vec<Candidate>) -> ClaimRequest {
+        ClaimRequest {
+            boot: self.boot,
+            candidates: candidates.into_iter().map(|c| (c, 100)).collect(),
+            max_running: 100,
+            snapshot: None,
+        }
+    }
+
+    /// Enqueues and claims a plain job of `plugin`.
+    pub async fn running(&self, plugin: &str) -> ClaimedJob {
+        let candidate = self.queued(plugin).await;
+        self.claim(vec![candidate]).await.claimed.remove(0).job
+    }
+
+    pub fn succeeded(&self, fence: Fence) -> Finish {
+        finish(fence, succeeded(self.hands.now()), Ending::Succeeded)
+    }
+}
+
+pub fn new_job(plugin: &str) -> NewJob {
+    NewJob {
+        id: JobId::from(Uuid::now_v7()),
+        plugin: plugin.into(),
+        command: "poll".into(),
+        payload: Some(RawValue::from_string(r#"{"n":1.10,"text":"é\u0000\""}"#.into()).expect("JSON")),
+        max_attempts: 4,
+        submitted_by: "api",
+        requested_by: Some("admin".into()),
+        dedupe_key: None,
+        dedupe_window: Duration::ZERO,
+        dedupe_in_flight: false,
+        parent: None,
+        source_event: None,
+        target_key: String::new(),
+        context: None,
+        snapshot: None,
+    }
+}
+
+pub fn keyed(plugin: &str, key: &str) -> NewJob {
+    NewJob { dedupe_key: Some(key.into()), dedupe_window: Duration::from_secs(3600), ..new_job(plugin) }
+}
+
+pub fn succeeded(at: Timestamp) -> Outcome {
+    Outcome {
+        status: AttemptStatus::Succeeded,
+        cause: None,
+        error: None,
+        result: Some(r#"{"status":"ok"}"#.into()),
+        stderr: Some("to stderr\n".into()),
+        exit_code: Some(0),
+        signal: None,
+        events: Vec::new(),
+        state_updates: None,
+        timing: Timing { enter_wall_ns: 1, exit_wall_ns: 3, dur_ns: 2, runtime_pre_ns: 1, runtime_post_ns: 1 },
+        subs: None,
+        ended_at: at,
+    }
+}
+
+pub fn failed(cause: Cause, at: Timestamp) -> Outcome {
+    Outcome::without_process(cause, format!("it went wrong: {cause}"), at)
+}
+
+pub fn finish(fence: Fence, outcome: Outcome, ending: Ending) -> Finish {
+    Finish { fence, outcome, ending, plan: Plan::default(), is_awaited: false }
+}
+
+pub fn retry_in(at: Timestamp, seconds: i64) -> Ending {
+    Ending::Retry { due: at + TimeDelta::seconds(seconds) }
+}

@@ -1,0 +1,258 @@
+//! The one writer: a handle whose calls wait for a commit, and the task behind it that groups what waits into one
+//! transaction. Dropping a call's future never disturbs a transaction: the task owns the connection.
+
+mod answer;
+mod batch;
+mod errand;
+mod rows;
+mod task;
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use ductile_domain::ids::JobId;
+use ductile_domain::job::{ClaimRequest, Fence, NewJob};
+use ductile_domain::time::Timestamp;
+use sqlx::sqlite::SqliteConnection;
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+
+use crate::error::WriteError;
+use crate::open::OpenOptions;
+use crate::ops::{Cancelled, Claims, Enqueued, Finish, Finished, Orphan, Prune, Pruned, Recorded, Recovered, Snapshot};
+
+/// The crash points of the writer, in the order of a batch; they exist with the feature `failpoints` only.
+#[must_use]
+pub const fn failpoints() -> &'static [&'static str] {
+    &[
+        "ledger_before_begin",
+        "ledger_after_begin",
+        "ledger_before_commit",
+        "ledger_after_commit",
+        "ledger_before_answer",
+    ]
+}
+
+/// Where an answer goes.
+type Reply<T> = oneshot::Sender<Result<T, WriteError>>;
+
+/// An operation that shares its transaction with others.
+enum Op {
+    Finish(Box<Finish>, Reply<Finished>),
+    GiveBack { fence: Fence, reason: String, due: Option<Timestamp>, reply: Reply<Finished> },
+    Cancel { job: JobId, why: String, requested_by: String, reply: Reply<Cancelled>, _permit: OwnedSemaphorePermit },
+    Enqueue { jobs: Vec<NewJob>, generation: u64, reply: Reply<Vec<Enqueued>>, _permit: OwnedSemaphorePermit },
+    Claim(ClaimRequest, Reply<Claims>),
+}
+
+/// An operation that has the connection for itself.
+enum Errand {
+    Orphans(Reply<Vec<Orphan>>),
+    Recover(Reply<Vec<Recovered>>),
+    Snapshot(Box<Snapshot>, Reply<Recorded>),
+    Prune(Prune, Reply<Pruned>),
+    Checkpoint(Reply<()>),
+}
+
+/// What waits in the writer's mailbox.
+enum Wish {
+    Op(Op),
+    Errand(Errand),
+}
+
+/// What overtakes the mailbox.
+enum Order {
+    Flush(oneshot::Sender<()>),
+    Close(oneshot::Sender<()>),
+}
+
+/// A spawn to be noted with the next batch.
+struct Spawn {
+    fence: Fence,
+    pid: i32,
+    pid_start: i64,
+}
+
+/// Spawns that wait for a batch.
+#[derive(Default)]
+struct Spawns {
+    waiting: Mutex<Vec<Spawn>>,
+    wake: Notify,
+}
+
+impl Spawns {
+    fn take(&self) -> Vec<Spawn> {
+        std::mem::take(&mut *self.waiting.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// The handle to the one writer. Clones share it.
+#[derive(Clone)]
+pub struct Writer {
+    wishes: mpsc::UnboundedSender<Wish>,
+    orders: mpsc::UnboundedSender<Order>,
+    /// Bounds what doors may have waiting; the gateway's own operations are bounded by its workers.
+    permits: Arc<Semaphore>,
+    spawns: Arc<Spawns>,
+}
+
+impl std::fmt::Debug for Writer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Writer").field("free_permits", &self.permits.available_permits()).finish_non_exhaustive()
+    }
+}
+
+impl Writer {
+    pub(crate) async fn start(conn: SqliteConnection, options: &OpenOptions) -> Result<Self, sqlx::Error> {
+        let (wishes, mailbox) = mpsc::unbounded_channel();
+        let (orders, lane) = mpsc::unbounded_channel();
+        let spawns = Arc::new(Spawns::default());
+        let task = task::Task::new(conn, options, spawns.clone()).await?;
+        tokio::spawn(task.run(mailbox, lane));
+        Ok(Self { wishes, orders, permits: Arc::new(Semaphore::new(options.capacity)), spawns })
+    }
+
+    async fn ask<T>(&self, wish: Wish, answer: oneshot::Receiver<Result<T, WriteError>>) -> Result<T, WriteError> {
+        self.wishes.send(wish).map_err(|_| WriteError::Closed)?;
+        answer.await.unwrap_or(Err(WriteError::Closed))
+    }
+
+    fn permit(&self) -> Result<OwnedSemaphorePermit, WriteError> {
+        self.permits.clone().try_acquire_owned().map_err(|_| WriteError::Overloaded)
+    }
+
+    /// Enqueues the jobs of one request, all or none; the commit is on disk before the answer (unless durability is
+    /// `normal`).
+    ///
+    /// # Errors
+    /// [`WriteError::Overloaded`] at once when too much waits; [`WriteError::PluginGone`] when `generation` is not
+    /// the one in force and a plugin is not part of the one that is.
+    pub async fn enqueue(&self, jobs: Vec<NewJob>, generation: u64) -> Result<Vec<Enqueued>, WriteError> {
+        let _permit = self.permit()?;
+        let (reply, answer) = oneshot::channel();
+        self.ask(Wish::Op(Op::Enqueue { jobs, generation, reply, _permit }), answer).await
+    }
+
+    /// Takes candidates for one attempt each, as far as status, due time, caps and running twins allow.
+    ///
+    /// # Errors
+    /// When the batch was not committed.
+    pub async fn claim(&self, request: ClaimRequest) -> Result<Claims, WriteError> {
+        let (reply, answer) = oneshot::channel();
+        self.ask(Wish::Op(Op::Claim(request, reply)), answer).await
+    }
+
+    /// Ends an attempt: the only way by which one ends. May be repeated after a lost answer.
+    ///
+    /// # Errors
+    /// When nothing was committed; [`WriteError::StateTooLarge`] asks for another outcome.
+    pub async fn finish(&self, finish: Finish) -> Result<Finished, WriteError> {
+        let (reply, answer) = oneshot::channel();
+        self.ask(Wish::Op(Op::Finish(Box::new(finish), reply)), answer).await
+    }
+
+    /// Gives a claim back without counting its attempt: only a transition is written. `due` delays the next claim.
+    /// A job whose cancellation was asked for becomes `dead` instead.
+    ///
+    /// # Errors
+    /// When nothing was committed.
+    pub async fn give_back(
+        &self,
+        fence: Fence,
+        reason: String,
+        due: Option<Timestamp>,
+    ) -> Result<Finished, WriteError> {
+        let (reply, answer) = oneshot::channel();
+        self.ask(Wish::Op(Op::GiveBack { fence, reason, due, reply }), answer).await
+    }
+
+    /// Cancels a job: a queued one is `dead` at once, a running one is marked so that it is not tried again.
+    ///
+    /// # Errors
+    /// When nothing was committed.
+    pub async fn cancel(&self, job: JobId, why: String, requested_by: String) -> Result<Cancelled, WriteError> {
+        let _permit = self.permit()?;
+        let (reply, answer) = oneshot::channel();
+        self.ask(Wish::Op(Op::Cancel { job, why, requested_by, reply, _permit }), answer).await
+    }
+
+    /// Notes the process of an attempt; rides along with the next batch, or follows within some 20 ms. Nothing is
+    /// written when the attempt's end comes first.
+    pub fn record_spawn(&self, fence: Fence, pid: i32, pid_start: i64) {
+        let mut waiting = self.spawns.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        waiting.push(Spawn { fence, pid, pid_start });
+        if waiting.len() == 1 {
+            self.spawns.wake.notify_one();
+        }
+    }
+
+    /// The rows that are `running` under another boot, so that their processes can be ended before [`Self::recover`].
+    ///
+    /// # Errors
+    /// When they could not be read.
+    pub async fn orphans(&self) -> Result<Vec<Orphan>, WriteError> {
+        let (reply, answer) = oneshot::channel();
+        self.ask(Wish::Errand(Errand::Orphans(reply)), answer).await
+    }
+
+    /// Finishes every orphan as crashed: due at once with its next attempt, or `dead`.
+    ///
+    /// # Errors
+    /// When a batch was not committed; calling again goes on.
+    pub async fn recover(&self) -> Result<Vec<Recovered>, WriteError> {
+        let (reply, answer) = oneshot::channel();
+        self.ask(Wish::Errand(Errand::Recover(reply)), answer).await
+    }
+
+    /// Records a configuration and puts its generation in force: queued jobs of plugins that are not part of it become
+    /// `dead` in the same transaction.
+    ///
+    /// # Errors
+    /// When nothing was committed; the former generation stays in force.
+    pub async fn record_snapshot(&self, snapshot: Snapshot) -> Result<Recorded, WriteError> {
+        let (reply, answer) = oneshot::channel();
+        self.ask(Wish::Errand(Errand::Snapshot(Box::new(snapshot), reply)), answer).await
+    }
+
+    /// Deletes what is older than its retention, one bounded step.
+    ///
+    /// # Errors
+    /// When nothing was committed.
+    pub async fn prune(&self, prune: Prune) -> Result<Pruned, WriteError> {
+        let (reply, answer) = oneshot::channel();
+        self.ask(Wish::Errand(Errand::Prune(prune, reply)), answer).await
+    }
+
+    /// Moves the write-ahead log into the database and gives free pages back to the file system, as far as readers
+    /// allow.
+    ///
+    /// # Errors
+    /// When SQLite could not.
+    pub async fn checkpoint(&self) -> Result<(), WriteError> {
+        let (reply, answer) = oneshot::channel();
+        self.ask(Wish::Errand(Errand::Checkpoint(reply)), answer).await
+    }
+
+    /// Commits everything that waits now, spawns included; no full mailbox can hold it up.
+    pub async fn flush(&self) {
+        let (reply, answer) = oneshot::channel();
+        if self.orders.send(Order::Flush(reply)).is_ok() {
+            // an error means that the writer has ended: nothing waits any more
+            let _ = answer.await;
+        }
+    }
+
+    /// Commits everything that waits, marks the stop as clean and closes the connection. Later calls answer
+    /// [`WriteError::Closed`].
+    pub async fn close(&self) {
+        let (reply, answer) = oneshot::channel();
+        if self.orders.send(Order::Close(reply)).is_ok() {
+            // an error means that the writer has ended already
+            let _ = answer.await;
+        }
+        self.ended().await;
+    }
+
+    /// Resolves when the connection is closed: by [`Self::close`], or after the last handle was dropped.
+    pub async fn ended(&self) {
+        self.wishes.closed().await;
+    }
+}
