@@ -24,7 +24,7 @@ CREATE TABLE job_queue (
     started_config_snapshot_id INTEGER,
     -- own: the fence; grows with every claim
     claim_no INTEGER NOT NULL DEFAULT 0,
-    -- own: the last claim whose attempt was finished; tells a repeated finish from a fenced one
+    -- own: the last claim that ended, negative when it was given back; tells a repeated call from a fenced one
     finished_claim_no INTEGER NOT NULL DEFAULT 0,
     -- own: the start of the gateway that owns the running row, and its process once spawned
     boot_id TEXT,

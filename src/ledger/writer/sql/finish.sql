@@ -14,7 +14,7 @@ BEGIN
     INSERT INTO batch_finish
         SELECT j.value ->> 0,
             CASE WHEN q.status = 'running' AND q.claim_no = j.value ->> 2 THEN 1
-                 WHEN q.finished_claim_no = j.value ->> 2 THEN 2
+                 WHEN q.finished_claim_no = CASE WHEN j.value ->> 3 IS NULL THEN -1 ELSE 1 END * (j.value ->> 2) THEN 2
                  ELSE 0 END,
             q.rowid, j.value ->> 1, j.value ->> 2, q.attempt, j.value ->> 3,
             -- a cancelled job is never tried again
@@ -74,7 +74,7 @@ BEGIN
             next_retry_at = CASE WHEN f.to_status = 'queued' THEN f.due END,
             last_error = CASE WHEN f.attempt_status IS NULL AND f.to_status = 'queued' THEN job_queue.last_error
                               ELSE f.error END,
-            finished_claim_no = f.claim_no,
+            finished_claim_no = CASE WHEN f.attempt_status IS NULL THEN -f.claim_no ELSE f.claim_no END,
             boot_id = CASE WHEN f.to_status <> 'queued' THEN job_queue.boot_id END,
             pid = NULL, pid_start = NULL
         FROM batch_finish f WHERE job_queue.rowid = f.q AND f.result = 1;

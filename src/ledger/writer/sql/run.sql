@@ -1,7 +1,7 @@
 INSERT INTO batch (at, finishes, spawns, facts, states, cancels, enqueues, claims)
 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
 RETURNING json_array(
-    (SELECT seq FROM sqlite_sequence WHERE name = 'job_transitions') - (SELECT count(*) FROM batch_transition),
+    (SELECT max(id) FROM job_transitions) - (SELECT count(*) FROM batch_transition),
     (SELECT json_group_array(json_array(f.op, f.result, q.status, f.q, q.plugin, q.next_retry_at, q.attempt))
         FROM batch_finish f LEFT JOIN job_queue q ON q.rowid = f.q WHERE ?2 IS NOT NULL),
     (SELECT json_group_array(json_array(c.op, c.before)) FROM batch_cancel c WHERE ?6 IS NOT NULL),

@@ -1,0 +1,192 @@
+//! What one job costs in the writer: enqueue, claim and finish at several batch sizes, wall time and CPU time per job.
+//!
+//! `cargo run --release -p ductile-ledger --example writer_cost [directory]`
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use ductile_domain::config::Durability;
+use ductile_domain::ids::{BootId, JobId};
+use ductile_domain::job::{Candidate, ClaimRequest, NewJob};
+use ductile_domain::outcome::{AttemptStatus, Outcome, Timing};
+use ductile_domain::plan::Plan;
+use ductile_domain::retry::Ending;
+use ductile_ledger::{CommitFeed, Finish, OpenOptions, Writer, open};
+use serde_json::value::RawValue;
+use tokio::task::JoinSet;
+use uuid::Uuid;
+
+const JOBS: usize = 4096;
+
+fn main() {
+    let base = std::env::args().nth(1).map_or_else(std::env::temp_dir, PathBuf::from);
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
+    for (name, durability) in [("normal", Durability::Normal), ("accepted", Durability::Accepted)] {
+        println!("durability {name}: microseconds per job, wall (CPU)");
+        println!(
+            "{:>6} {:>16} {:>16} {:>16} {:>16} {:>16}",
+            "batch", "enqueue", "claim", "finish", "sum", "all in one"
+        );
+        for batch in [1, 8, 32, 128] {
+            let dir = tempfile::tempdir_in(&base).expect("a directory");
+            runtime.block_on(measure(dir.path().join("ductile.db"), durability, batch));
+        }
+    }
+}
+
+async fn measure(path: PathBuf, durability: Durability, batch: usize) {
+    let boot = BootId::from(Uuid::now_v7());
+    let feed = CommitFeed::default();
+    let mut options = OpenOptions::new(path, boot);
+    options.durability = durability;
+    options.feed = feed.clone();
+    let ledger = open(options).await.expect("the ledger opens");
+    let writer = ledger.writer.clone();
+    let jobs = if batch == 1 { JOBS / 4 } else { JOBS };
+    let mut spent = [Spent::default(); 4];
+    for _ in 0..jobs / batch {
+        let start = Mark::now();
+        for_all((0..batch).map(|_| {
+            let writer = writer.clone();
+            async move { drop(writer.enqueue(vec![job()], 1).await.expect("enqueued")) }
+        }))
+        .await;
+        let enqueued = Mark::now();
+        let claimed = claim(&writer, boot, feed.drain().candidates).await;
+        let taken = Mark::now();
+        for_all(claimed.into_iter().map(|fence| {
+            let writer = writer.clone();
+            async move { drop(writer.finish(finish(fence)).await.expect("finished")) }
+        }))
+        .await;
+        let done = Mark::now();
+        spent[0].add(start, enqueued);
+        spent[1].add(enqueued, taken);
+        spent[2].add(taken, done);
+    }
+    // the shape under load: finishes of one round, enqueues and claims of the next share their transactions
+    let rounds = jobs / batch;
+    let mut running = Vec::new();
+    let start = Mark::now();
+    for _ in 0..=rounds {
+        let candidates = feed.drain().candidates;
+        let next = {
+            let writer = writer.clone();
+            tokio::spawn(async move { claim(&writer, boot, candidates).await })
+        };
+        let enqueues = tokio::spawn(for_all((0..batch).map(|_| {
+            let writer = writer.clone();
+            async move { drop(writer.enqueue(vec![job()], 1).await.expect("enqueued")) }
+        })));
+        for_all(running.into_iter().map(|fence| {
+            let writer = writer.clone();
+            async move { drop(writer.finish(finish(fence)).await.expect("finished")) }
+        }))
+        .await;
+        enqueues.await.expect("no panic");
+        running = next.await.expect("no panic");
+    }
+    spent[3].add(start, Mark::now());
+    let of = |s: Spent| format!("{:.1} ({:.1})", s.wall.as_secs_f64() * 1e6 / jobs as f64, s.cpu * 1e6 / jobs as f64);
+    let sum =
+        Spent { wall: spent[0].wall + spent[1].wall + spent[2].wall, cpu: spent[0].cpu + spent[1].cpu + spent[2].cpu };
+    println!(
+        "{batch:>6} {:>16} {:>16} {:>16} {:>16} {:>16}",
+        of(spent[0]),
+        of(spent[1]),
+        of(spent[2]),
+        of(sum),
+        of(spent[3])
+    );
+    ledger.close().await;
+}
+
+async fn claim(writer: &Writer, boot: BootId, candidates: Vec<Candidate>) -> Vec<ductile_domain::job::Fence> {
+    if candidates.is_empty() {
+        return Vec::new();
+    }
+    let candidates = candidates.into_iter().map(|c| (c, 100_000)).collect();
+    let request = ClaimRequest { boot, candidates, max_running: 100_000, snapshot: None };
+    writer.claim(request).await.expect("claimed").claimed.into_iter().map(|c| c.job.fence).collect()
+}
+
+async fn for_all<F: Future<Output = ()> + Send + 'static>(futures: impl Iterator<Item = F>) {
+    let mut set: JoinSet<()> = futures.collect();
+    while let Some(done) = set.join_next().await {
+        done.expect("no panic");
+    }
+}
+
+fn job() -> NewJob {
+    NewJob {
+        id: JobId::from(Uuid::now_v7()),
+        plugin: "echo".into(),
+        command: "poll".into(),
+        payload: Some(RawValue::from_string(r#"{"message":"hello"}"#.into()).expect("JSON")),
+        max_attempts: 4,
+        submitted_by: "api",
+        requested_by: Some("bench".into()),
+        dedupe_key: None,
+        dedupe_window: Duration::ZERO,
+        dedupe_in_flight: false,
+        parent: None,
+        source_event: None,
+        target_key: String::new(),
+        context: None,
+        snapshot: None,
+    }
+}
+
+fn finish(fence: ductile_domain::job::Fence) -> Finish {
+    let outcome = Outcome {
+        status: AttemptStatus::Succeeded,
+        cause: None,
+        error: None,
+        result: Some(r#"{"status":"ok","result":"hello"}"#.into()),
+        stderr: None,
+        exit_code: Some(0),
+        signal: None,
+        events: Vec::new(),
+        state_updates: None,
+        timing: Timing { enter_wall_ns: 1, exit_wall_ns: 3, dur_ns: 2, runtime_pre_ns: 1, runtime_post_ns: 1 },
+        subs: None,
+        ended_at: chrono::Utc::now(),
+    };
+    Finish { fence, outcome, ending: Ending::Succeeded, plan: Plan::default(), is_awaited: false }
+}
+
+#[derive(Clone, Copy)]
+struct Mark {
+    at: Instant,
+    cpu: f64,
+}
+
+impl Mark {
+    fn now() -> Self {
+        Self { at: Instant::now(), cpu: cpu_seconds() }
+    }
+}
+
+#[derive(Clone, Copy, Default)]
+struct Spent {
+    wall: Duration,
+    cpu: f64,
+}
+
+impl Spent {
+    fn add(&mut self, from: Mark, to: Mark) {
+        self.wall += to.at - from.at;
+        self.cpu += to.cpu - from.cpu;
+    }
+}
+
+/// CPU time of all threads, in the kernel's ticks of nanoseconds.
+fn cpu_seconds() -> f64 {
+    let mut nanoseconds = 0;
+    for task in std::fs::read_dir("/proc/self/task").expect("Linux").flatten() {
+        let text = std::fs::read_to_string(task.path().join("schedstat")).unwrap_or_default();
+        nanoseconds += text.split(' ').next().and_then(|n| n.parse::<u64>().ok()).unwrap_or(0);
+    }
+    nanoseconds as f64 / 1e9
+}
