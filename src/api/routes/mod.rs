@@ -1,0 +1,149 @@
+//! The table of all routes: each stands on the public list or names its need, or it does not compile.
+
+mod actors;
+mod events;
+mod gateway;
+mod jobs;
+mod plugins;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::Request;
+use axum::extract::State;
+use axum::extract::path::RawPathParams;
+use axum::extract::rejection::RawPathParamsRejection;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{MethodFilter, MethodRouter, on};
+use tokio::sync::Semaphore;
+
+use crate::call::{Answer, App, Call, Patience, serve};
+use crate::error::{ApiError, Code};
+use crate::gateway::Gateway;
+
+/// What a route asks of its callers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// Nothing: the public list. A token that is sent is not looked at.
+    Public,
+    /// To run the command that the path names.
+    Invoke,
+    /// To read what the plugin in the path declares.
+    Plugin,
+    /// To see jobs.
+    Jobs,
+    /// To search the log of ended attempts.
+    JobLogs,
+    /// To change jobs.
+    JobsWrite,
+    /// To see live events.
+    Events,
+    /// Everything.
+    Admin,
+}
+
+/// One route.
+#[derive(Debug, Clone, Copy)]
+pub struct RouteInfo {
+    /// `GET` or `POST`; only the latter changes anything.
+    pub method: &'static str,
+    /// Path with its parameters in braces.
+    pub path: &'static str,
+    /// What it asks of its callers.
+    pub access: Access,
+    /// What it does.
+    pub summary: &'static str,
+}
+
+macro_rules! table {
+    ($($method:ident $path:literal $access:ident $handler:path, $summary:literal;)*) => {
+        const TABLE: &[RouteInfo] = &[$(RouteInfo {
+            method: stringify!($method),
+            path: $path,
+            access: Access::$access,
+            summary: $summary,
+        }),*];
+
+        fn mount<G: Gateway>() -> Router<Arc<App<G>>> {
+            Router::new()$(.route($path, gated(MethodFilter::$method, Access::$access, $handler)))*
+        }
+    };
+}
+
+table! {
+    GET "/" Public gateway::index, "Where to begin.";
+    GET "/healthz" Public gateway::health, "Health, for monitors.";
+    GET "/health" Public gateway::health, "The same as /healthz.";
+    GET "/plugins" Public plugins::list, "All plugins, briefly.";
+    GET "/plugin/{plugin}" Plugin plugins::show, "What one plugin declares.";
+    POST "/plugin/{plugin}/{command}" Invoke plugins::invoke, "Enqueue one job; `?wait=30s` waits for its end.";
+    GET "/job/{id}" Jobs jobs::show, "One job; `?wait=30s` waits for its end.";
+    POST "/job/{id}/cancel" JobsWrite jobs::cancel, "Cancel a job.";
+    GET "/jobs" Jobs jobs::list, "Jobs, newest first.";
+    GET "/job-logs" JobLogs jobs::logs, "Ended attempts, newest first.";
+    GET "/events" Events events::stream, "Live events as server-sent events.";
+    GET "/system/status" Admin gateway::status, "The gateway's state in full.";
+    POST "/system/pause" Admin gateway::pause, "Stop taking jobs from the queue.";
+    POST "/system/resume" Admin gateway::resume, "Take jobs from the queue again.";
+    POST "/system/stop" Admin gateway::stop, "Stop the gateway gracefully.";
+    GET "/system/tree" Admin actors::tree, "The supervision tree.";
+    GET "/system/actors/{path}" Admin actors::show, "One actor and its own view of its state.";
+    POST "/system/actors/{path}/restart" Admin actors::restart, "Restart one actor.";
+}
+
+/// All routes, for tests and documentation.
+#[must_use]
+pub fn routes() -> &'static [RouteInfo] {
+    TABLE
+}
+
+/// The whole HTTP face of a gateway, for any number of listeners.
+pub fn router<G: Gateway>(gateway: Arc<G>) -> Router {
+    router_with(gateway, Patience::default())
+}
+
+/// Like [`router`], with other times than the usual.
+pub fn router_with<G: Gateway>(gateway: Arc<G>, patience: Patience) -> Router {
+    let binary_path = std::env::current_exe().map(|path| path.display().to_string()).unwrap_or_default();
+    let watchers = Arc::new(Semaphore::new(patience.watchers));
+    mount().fallback(no_such_route).method_not_allowed_fallback(method_not_allowed).with_state(Arc::new(App {
+        gateway,
+        patience,
+        watchers,
+        binary_path,
+    }))
+}
+
+fn gated<G, H, F>(method: MethodFilter, access: Access, handler: H) -> MethodRouter<Arc<App<G>>>
+where
+    G: Gateway,
+    H: Fn(Call<G>) -> F + Copy + Send + Sync + 'static,
+    F: Future<Output = Answer> + Send + 'static,
+{
+    on(
+        method,
+        move |State(app): State<Arc<App<G>>>,
+              params: Result<RawPathParams, RawPathParamsRejection>,
+              request: Request| serve(app, access, handler, params, request),
+    )
+}
+
+async fn no_such_route(request: Request) -> Response {
+    let path = request.uri().path();
+    let known = TABLE.iter().map(|route| route.path);
+    ApiError::new(
+        Code::NoSuchRoute,
+        format!("nothing is served under {}", crate::call::quoted(path)),
+        crate::call::suggestion(path, known, "GET / shows where to begin"),
+    )
+    .into_response()
+}
+
+async fn method_not_allowed(request: Request) -> Response {
+    ApiError::new(
+        Code::MethodNotAllowed,
+        format!("{} is not served under this path", crate::call::quoted(request.method().as_str())),
+        "the `Allow` header names what is",
+    )
+    .into_response()
+}

@@ -1,0 +1,253 @@
+//! Plugins: the catalog, one plugin's manifest, and the direct call of a command.
+
+use std::fmt::Write;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::Response;
+use ductile_domain::ids::{EventId, JobId};
+use ductile_domain::job::JobStatus;
+use ductile_domain::manifest::Command;
+use ductile_domain::time;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use uuid::Uuid;
+
+use crate::call::{Answer, Call, find_plugin, json_answer, json_text, parse_wait, quoted};
+use crate::error::{ApiError, Code};
+use crate::gateway::{Gateway, Submission, Submitted};
+use crate::routes::jobs;
+
+#[derive(Serialize)]
+struct Brief<'a> {
+    name: &'a str,
+    version: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    description: Option<&'a str>,
+    commands: Vec<&'a str>,
+    runnable: bool,
+}
+
+#[derive(Serialize)]
+struct Briefs<'a> {
+    plugins: Vec<Brief<'a>>,
+}
+
+/// API-26.
+pub(super) async fn list<G: Gateway>(call: Call<G>) -> Answer {
+    let plugins = call.generation.catalog.iter().map(|plugin| Brief {
+        name: &plugin.name,
+        version: &plugin.manifest.version,
+        description: plugin.manifest.description.as_deref(),
+        commands: plugin.manifest.commands.iter().map(|c| c.name.as_str()).collect(),
+        runnable: plugin.is_runnable,
+    });
+    json_answer(StatusCode::OK, &Briefs { plugins: plugins.collect() })
+}
+
+#[derive(Serialize)]
+struct Full<'a> {
+    name: &'a str,
+    version: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    description: Option<&'a str>,
+    protocol: u32,
+    /// The base plugin of an alias.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    uses: Option<&'a str>,
+    runnable: bool,
+    commands: &'a [Command],
+}
+
+/// API-27.
+pub(super) async fn show<G: Gateway>(call: Call<G>) -> Answer {
+    let plugin = find_plugin(&call.generation, call.param("plugin"))?;
+    let manifest = &plugin.manifest;
+    let view = Full {
+        name: &plugin.name,
+        version: &manifest.version,
+        description: manifest.description.as_deref(),
+        protocol: manifest.protocol,
+        uses: (*plugin.name != *manifest.name).then_some(&manifest.name),
+        runnable: plugin.is_runnable,
+        commands: &manifest.commands,
+    };
+    json_answer(StatusCode::OK, &view)
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct InvokeQuery {
+    wait: Option<String>,
+}
+
+/// The body of a direct call. Everything stays text until the plugin reads it.
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+struct InvokeBody<'a> {
+    #[serde(borrow, default)]
+    payload: Option<&'a RawValue>,
+    #[serde(default)]
+    dedupe_key: Option<String>,
+}
+
+/// API-03, API-04: enqueues one job and answers once it is on disk.
+pub(super) async fn invoke<G: Gateway>(mut call: Call<G>) -> Answer {
+    let query: InvokeQuery = call.query()?;
+    let wait = query.wait.as_deref().map(parse_wait).transpose()?;
+    let bytes = call.body().await?;
+    let body = parse_body(&bytes)?;
+    let dedupe_key = dedupe_key(call.headers(), body.dedupe_key)?;
+    let (plugin, command) = call.target()?;
+    let payload = match (command.name.as_str(), body.payload) {
+        ("handle", payload) => Some(envelope(payload, dedupe_key.as_deref())?),
+        (_, payload) => payload.map(RawValue::to_owned),
+    };
+    let (plugin, command): (_, Arc<str>) = (plugin.name.clone(), command.name.as_str().into());
+    let submission = Submission {
+        plugin: plugin.clone(),
+        command: command.clone(),
+        payload,
+        submitted_by: call.caller.submitted_by(call.headers()),
+        requested_by: call.caller.name(),
+        dedupe_in_flight: dedupe_key.is_some(),
+        dedupe_key,
+    };
+    let submitted = call.app.gateway.submit(submission).await?;
+    match wait {
+        None => Ok(accepted(submitted, &plugin, &command)),
+        Some(wait) => waited(&call, submitted, wait).await,
+    }
+}
+
+fn parse_body(bytes: &[u8]) -> Result<InvokeBody<'_>, ApiError> {
+    const SHAPE: &str =
+        "send an object such as {\"payload\": {...}, \"dedupe_key\": \"...\"}; both fields are optional";
+    let trimmed = bytes.trim_ascii();
+    if trimmed.is_empty() {
+        return Ok(InvokeBody::default());
+    }
+    let body: InvokeBody<'_> = serde_json::from_slice(trimmed).map_err(|error| {
+        let code = if error.is_data() { Code::InvalidBody } else { Code::InvalidJson };
+        ApiError::new(code, format!("the body can't be read: {error}"), SHAPE)
+    })?;
+    // A derived reader would take an array as the list of fields.
+    if !trimmed.starts_with(b"{") {
+        return Err(ApiError::new(Code::InvalidBody, "the body is not an object", SHAPE));
+    }
+    if body.payload.is_some_and(|payload| !payload.get().starts_with('{')) {
+        return Err(ApiError::new(Code::InvalidBody, "`payload` is not an object", SHAPE));
+    }
+    Ok(body)
+}
+
+/// The key of the header or of the body; both may be given when they agree.
+fn dedupe_key(headers: &HeaderMap, in_body: Option<String>) -> Result<Option<String>, ApiError> {
+    const HINT: &str = "use 1 to 256 printable characters, in `Idempotency-Key` or in `dedupe_key`";
+    let in_header = match headers.get("idempotency-key").map(|v| v.to_str().map(str::trim)) {
+        None => None,
+        Some(Ok(text)) => Some(text.to_owned()),
+        Some(Err(_)) => {
+            return Err(ApiError::new(Code::InvalidParameter, "`Idempotency-Key` is not ASCII text", HINT));
+        }
+    };
+    if let (Some(header), Some(body)) = (&in_header, &in_body)
+        && header != body
+    {
+        return Err(ApiError::new(
+            Code::InvalidParameter,
+            "`Idempotency-Key` and `dedupe_key` differ",
+            "send one of them, or the same text in both",
+        ));
+    }
+    let key = in_header.or(in_body);
+    if let Some(key) = &key
+        && (key.is_empty() || key.len() > 256 || key.chars().any(char::is_control))
+    {
+        return Err(ApiError::new(Code::InvalidParameter, format!("not a key for duplicates: {}", quoted(key)), HINT));
+    }
+    Ok(key)
+}
+
+/// Wraps the payload as the event that `handle` expects, without reading it.
+fn envelope(payload: Option<&RawValue>, dedupe_key: Option<&str>) -> Result<Box<RawValue>, ApiError> {
+    let payload = payload.map_or("{}", RawValue::get);
+    let mut text = String::with_capacity(payload.len() + 192);
+    text.push_str(r#"{"type":"api.trigger","payload":"#);
+    text.push_str(payload);
+    if let Some(key) = dedupe_key {
+        text.push_str(r#","dedupe_key":"#);
+        text.push_str(&serde_json::Value::from(key).to_string());
+    }
+    let (at, id) = (time::format(chrono::Utc::now()), EventId::from(Uuid::now_v7()));
+    write!(text, r#","source":"api","timestamp":"{at}","event_id":"{id}"}}"#).expect("a String takes all text");
+    RawValue::from_string(text).map_err(|error| ApiError::internal(format!("the envelope is no JSON: {error}")))
+}
+
+fn job_of(submitted: Submitted) -> (JobId, JobStatus, bool) {
+    match submitted {
+        Submitted::Accepted(job) => (job, JobStatus::Queued, false),
+        Submitted::Duplicate(job, status) => (job, status, true),
+    }
+}
+
+/// Plugin and command come from the catalog, whose names need no escapes.
+fn accepted(submitted: Submitted, plugin: &str, command: &str) -> Response {
+    let (job, status, is_duplicate) = job_of(submitted);
+    let mut text = String::with_capacity(192);
+    write!(text, r#"{{"job_id":"{job}","status":"{status}","plugin":"{plugin}","command":"{command}""#)
+        .expect("a String takes all text");
+    text.push_str(if is_duplicate { r#","duplicate":true}"# } else { "}" });
+    let code = if status.is_terminal() { StatusCode::OK } else { StatusCode::ACCEPTED };
+    json_text(code, text)
+}
+
+async fn waited<G: Gateway>(call: &Call<G>, submitted: Submitted, wait: Duration) -> Answer {
+    let (job, _, is_duplicate) = job_of(submitted);
+    call.wait(job, wait).await;
+    let job = jobs::read(call, job).await?;
+    let mut view = jobs::view(job, call.caller.sees_results());
+    view.duplicate = is_duplicate.then_some(true);
+    let is_over = view.status.is_terminal();
+    view.timeout_exceeded = (!is_over).then_some(true);
+    json_answer(if is_over { StatusCode::OK } else { StatusCode::ACCEPTED }, &view)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// API-43: only objects are accepted.
+    #[test]
+    fn a_body_that_is_no_object_of_objects_is_refused() {
+        for bad in ["3", "[]", "[{}]", "null", "\"x\"", "{\"payload\":3}", "{\"payload\":[1]}", "{\"payload\":\"x\"}"] {
+            assert!(parse_body(bad.as_bytes()).is_err(), "{bad}");
+        }
+        for bad in
+            ["{", "{\"payload\":{}} x", "{\"payload\":{},\"payload\":{}}", "{\"message\":1}", "{\"payload\":{\"a\":}}"]
+        {
+            assert!(parse_body(bad.as_bytes()).is_err(), "{bad}");
+        }
+        assert!(parse_body(b"{\"payload\":{\"a\":\"\xff\"}}").is_err(), "not UTF-8");
+        for good in ["", "  \n", "{}", "{\"payload\":null}", " {\"payload\": {\"a\": [1, 2]}} "] {
+            assert!(parse_body(good.as_bytes()).is_ok(), "{good}");
+        }
+    }
+
+    /// API-04: the event that `handle` gets.
+    #[test]
+    fn the_payload_stands_unchanged_in_the_envelope() {
+        let payload = RawValue::from_string(r#"{"n":1.00, "b":"\u00e9"}"#.to_owned()).expect("JSON");
+        let text = envelope(Some(&payload), Some("a\"b")).expect("an envelope").get().to_owned();
+        assert!(text.contains(r#""payload":{"n":1.00, "b":"\u00e9"}"#), "{text}");
+        let value: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+        assert_eq!(value["type"], "api.trigger");
+        assert_eq!(value["source"], "api");
+        assert_eq!(value["dedupe_key"], "a\"b");
+        assert!(value["event_id"].as_str().is_some_and(|id| id.parse::<EventId>().is_ok()));
+        assert!(value["timestamp"].as_str().is_some_and(|at| time::parse(at).is_some()));
+        let empty = envelope(None, None).expect("an envelope").get().to_owned();
+        assert!(empty.contains(r#""payload":{}"#), "{empty}");
+    }
+}

@@ -1,0 +1,315 @@
+//! What the doors show of the ledger's rows, and the questions that they ask it. The only place that knows its readers.
+
+use std::str::FromStr;
+
+use ductile_domain::ids::JobId;
+use ductile_domain::job::{JobStatus, UnknownStatus};
+use ductile_domain::time::{self, Timestamp};
+use ductile_ledger::{JobFilter, JobRow, LogFilter, LogRow, Readers, TransitionRow};
+use serde::Serialize;
+use serde_json::value::RawValue;
+use serde_json::{Map, Value};
+
+use crate::error::ApiError;
+
+/// A status that callers may filter by: a job's, or `timed_out`, which is an attempt's only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum StatusWord {
+    Job(JobStatus),
+    TimedOut,
+}
+
+impl FromStr for StatusWord {
+    type Err = UnknownStatus;
+
+    fn from_str(text: &str) -> Result<Self, UnknownStatus> {
+        match text {
+            "timed_out" => Ok(Self::TimedOut),
+            "pending" => Ok(Self::Job(JobStatus::Queued)),
+            "ok" => Ok(Self::Job(JobStatus::Succeeded)),
+            "error" => Ok(Self::Job(JobStatus::Failed)),
+            other => other.parse().map(Self::Job),
+        }
+    }
+}
+
+impl StatusWord {
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Job(status) => status.as_str(),
+            Self::TimedOut => "timed_out",
+        }
+    }
+}
+
+/// A job as the API shows it.
+#[derive(Debug, Serialize)]
+pub(crate) struct JobView {
+    pub(crate) job_id: String,
+    pub(crate) status: JobStatus,
+    pub(crate) plugin: String,
+    pub(crate) command: String,
+    pub(crate) attempt: u32,
+    pub(crate) max_attempts: u32,
+    pub(crate) submitted_by: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) requested_by: Option<String>,
+    pub(crate) created_at: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) started_at: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) completed_at: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) next_retry_at: Option<String>,
+    /// A running job whose end was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) cancel_requested_at: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) parent_job_id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) dedupe_key: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) last_error: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) stderr: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) result: Option<Box<RawValue>>,
+    /// The answer of a waiting call that found an older job.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) duplicate: Option<bool>,
+    /// The answer of a waiting call whose time was too short.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) timeout_exceeded: Option<bool>,
+}
+
+impl JobView {
+    /// Takes out what needs the right to see results.
+    pub(crate) fn conceal(&mut self) {
+        self.last_error = None;
+        self.stderr = None;
+        self.result = None;
+    }
+}
+
+/// An ended attempt as the API shows it.
+#[derive(Debug, Serialize)]
+pub(crate) struct LogView {
+    pub(crate) job_id: String,
+    pub(crate) log_id: String,
+    pub(crate) plugin: String,
+    pub(crate) command: String,
+    pub(crate) status: String,
+    pub(crate) attempt: u32,
+    pub(crate) submitted_by: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) requested_by: Option<String>,
+    pub(crate) created_at: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) started_at: Option<String>,
+    pub(crate) completed_at: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) last_error: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) stderr: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) result: Option<Box<RawValue>>,
+}
+
+impl LogView {
+    /// Takes out what needs the right to see results.
+    pub(crate) fn conceal(&mut self) {
+        self.last_error = None;
+        self.stderr = None;
+        self.result = None;
+    }
+}
+
+/// What `GET /jobs` asks.
+#[derive(Debug)]
+pub(crate) struct ListQuery {
+    pub(crate) plugin: Option<String>,
+    pub(crate) command: Option<String>,
+    pub(crate) status: Option<StatusWord>,
+    pub(crate) limit: u32,
+}
+
+/// What `GET /job-logs` asks.
+#[derive(Debug)]
+pub(crate) struct LogQuery {
+    pub(crate) job: Option<JobId>,
+    pub(crate) plugin: Option<String>,
+    pub(crate) command: Option<String>,
+    pub(crate) status: Option<StatusWord>,
+    pub(crate) submitted_by: Option<String>,
+    pub(crate) from: Option<Timestamp>,
+    pub(crate) to: Option<Timestamp>,
+    pub(crate) text: Option<String>,
+    pub(crate) limit: u32,
+    pub(crate) include_result: bool,
+}
+
+/// A plugin's output as JSON: as it is when it is JSON, otherwise as a string.
+fn output(text: String) -> Option<Box<RawValue>> {
+    let is_json = serde_json::from_str::<&RawValue>(&text).is_ok();
+    if is_json { RawValue::from_string(text).ok() } else { serde_json::value::to_raw_value(&text).ok() }
+}
+
+fn unreadable(error: ductile_ledger::Error) -> ApiError {
+    let mut text = error.to_string();
+    let mut source = std::error::Error::source(&error);
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    ApiError::internal(text)
+}
+
+/// One job with its last attempt's output.
+pub(crate) async fn job(readers: &Readers, id: JobId) -> Result<Option<JobView>, ApiError> {
+    readers.job(id).await.map_err(unreadable)?.map(job_view).transpose()
+}
+
+/// A page of jobs, and how many there are.
+pub(crate) async fn jobs(readers: &Readers, query: ListQuery) -> Result<(Vec<JobView>, u64), ApiError> {
+    let filter = JobFilter {
+        plugin: query.plugin,
+        command: query.command,
+        statuses: query.status.map(|status| status.as_str().to_owned()).into_iter().collect(),
+        limit: query.limit,
+        ..JobFilter::default()
+    };
+    let page = readers.jobs(&filter).await.map_err(unreadable)?;
+    let jobs = page.rows.into_iter().map(job_view).collect::<Result<_, _>>()?;
+    Ok((jobs, page.total))
+}
+
+/// A page of ended attempts, and how many there are.
+pub(crate) async fn logs(readers: &Readers, query: LogQuery) -> Result<(Vec<LogView>, u64), ApiError> {
+    let filter = LogFilter {
+        job: query.job,
+        plugin: query.plugin,
+        command: query.command,
+        status: query.status.map(|status| status.as_str().to_owned()),
+        submitted_by: query.submitted_by,
+        from: query.from.map(time::format),
+        to: query.to.map(time::format),
+        query: query.text,
+        // The switch of the ledger covers stderr too, which is always shown.
+        with_output: true,
+        limit: query.limit,
+        offset: 0,
+    };
+    let page = readers.job_log(&filter).await.map_err(unreadable)?;
+    let logs = page.rows.into_iter().map(|row| log_view(row, query.include_result)).collect();
+    Ok((logs, page.total))
+}
+
+/// A row of `job_transitions` as the live event that it was announced with.
+#[derive(Debug)]
+pub(crate) struct Replayed {
+    row: TransitionRow,
+}
+
+/// The transitions after `id`, at most `limit`.
+pub(crate) async fn transitions_since(readers: &Readers, id: i64, limit: u32) -> Result<Vec<Replayed>, ApiError> {
+    let rows = readers.transitions_since(id, limit).await.map_err(unreadable)?;
+    Ok(rows.into_iter().map(|row| Replayed { row }).collect())
+}
+
+impl Replayed {
+    pub(crate) fn id(&self) -> i64 {
+        self.row.id
+    }
+
+    pub(crate) fn job_id(&self) -> &str {
+        &self.row.job_id
+    }
+
+    /// `None` once the job's row is pruned.
+    pub(crate) fn plugin(&self) -> Option<&str> {
+        self.row.plugin.as_deref()
+    }
+
+    pub(crate) fn kind(&self) -> &'static str {
+        match (self.row.from_status.as_deref(), self.row.to_status.as_str()) {
+            (None, _) => "job.enqueued",
+            (_, "running") => "job.started",
+            (_, "succeeded") => "job.completed",
+            (_, "skipped") => "job.skipped",
+            (_, "failed") => "job.failed",
+            (_, "timed_out") => "job.timed_out",
+            (_, "dead") => "job.dead",
+            _ => "job.retry_scheduled",
+        }
+    }
+
+    pub(crate) fn to_json(&self) -> Value {
+        let row = &self.row;
+        let mut out = Map::new();
+        out.insert("type".into(), self.kind().into());
+        out.insert("at".into(), row.created_at.as_str().into());
+        out.insert("job_id".into(), row.job_id.as_str().into());
+        out.insert("transition_id".into(), row.id.into());
+        let texts = [
+            ("plugin", &row.plugin),
+            ("command", &row.command),
+            ("from_status", &row.from_status),
+            ("reason", &row.reason),
+        ];
+        for (key, value) in texts {
+            if let Some(text) = value {
+                out.insert(key.into(), text.as_str().into());
+            }
+        }
+        out.insert("to_status".into(), row.to_status.as_str().into());
+        if let Some(attempt) = row.attempt {
+            out.insert("attempt".into(), attempt.into());
+        }
+        Value::Object(out)
+    }
+}
+
+fn job_view(row: JobRow) -> Result<JobView, ApiError> {
+    let status = row.status.parse().map_err(|e| ApiError::internal(format!("job {}: {e}", row.id)))?;
+    Ok(JobView {
+        job_id: row.id,
+        status,
+        plugin: row.plugin,
+        command: row.command,
+        attempt: row.attempt,
+        max_attempts: row.max_attempts,
+        submitted_by: row.submitted_by,
+        requested_by: row.requested_by,
+        created_at: row.created_at,
+        started_at: row.started_at,
+        completed_at: row.completed_at,
+        next_retry_at: row.next_retry_at,
+        cancel_requested_at: row.cancel_requested_at,
+        parent_job_id: row.parent_job_id,
+        dedupe_key: row.dedupe_key,
+        last_error: row.last_error,
+        stderr: row.stderr,
+        result: row.result.and_then(output),
+        duplicate: None,
+        timeout_exceeded: None,
+    })
+}
+
+fn log_view(row: LogRow, include_result: bool) -> LogView {
+    LogView {
+        job_id: row.job_id,
+        log_id: row.id,
+        plugin: row.plugin,
+        command: row.command,
+        status: row.status,
+        attempt: row.attempt,
+        submitted_by: row.submitted_by,
+        requested_by: row.requested_by,
+        created_at: row.created_at,
+        started_at: row.started_at,
+        completed_at: row.completed_at,
+        last_error: row.last_error,
+        stderr: row.stderr,
+        result: row.result.filter(|_| include_result).and_then(output),
+    }
+}
