@@ -5,6 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use ductile_config::{Loaded, load};
+use ductile_domain::config::Durability;
 use ductile_domain::problem::Problem;
 use ductile_domain::scope::Need;
 use serde_json::json;
@@ -93,6 +94,23 @@ fn an_empty_configuration_has_every_default() {
     assert!(!service.strict_mode && config.api.enabled && config.api.tokens.is_empty());
     assert_eq!(config.api.listen.to_string(), "127.0.0.1:8080");
     assert_eq!(config.api.max_body_size, 1 << 20);
+}
+
+/// CFG-25, C-12, C-66, C-106: the newer of two names wins, the older one counts where it stands alone.
+#[test]
+fn of_two_names_for_one_setting_the_documented_one_wins() {
+    let both = "log_level: debug\nservice: {log_level: warn, api_port: 1}\napi: {listen: '127.0.0.1:2'}\nstate: {path: new.db}\ndatabase: {path: old.db, durability: full}\nplugins: {a: {max_attempts: 2, retry: {max_attempts: 5}}}\n";
+    let dir = directory(&[("config.yaml", both)]);
+    let config = loaded(&dir, &[]).config;
+    assert_eq!((config.service.log_level.as_str(), config.api.listen.port()), ("warn", 2));
+    assert_eq!(config.plugins["a"].retry.max_attempts, 5);
+    assert_eq!((config.state.path, config.state.durability), (dir.path().join("new.db"), Durability::Full));
+    let alone = "log_level: debug\nservice: {api_port: 1}\ndatabase: {path: old.db}\nplugins: {a: {max_attempts: 2}}\n";
+    let dir = directory(&[("config.yaml", alone)]);
+    let config = loaded(&dir, &[]).config;
+    assert_eq!((config.service.log_level.as_str(), config.api.listen.port()), ("debug", 1));
+    assert_eq!(config.plugins["a"].retry.max_attempts, 2);
+    assert_eq!(config.state.path, dir.path().join("old.db"));
 }
 
 /// CLI-20, D-46: each value names the file and line that it came from, also after merging and appending.
