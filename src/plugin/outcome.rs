@@ -8,7 +8,6 @@ use std::time::Instant;
 use ductile_domain::catalog::Plugin;
 use ductile_domain::outcome::{AttemptStatus, Cause, Outcome};
 use ductile_domain::time::Timestamp;
-use rustix::process::Signal;
 use serde_json::value::RawValue;
 
 use crate::process::{End, Exited, nanos};
@@ -128,10 +127,24 @@ fn exit_text(code: i32, exited: &Exited) -> String {
 }
 
 fn signal_name(signal: i32) -> String {
-    Signal::from_named_raw(signal).map_or_else(String::new, |s| {
-        let name = format!("{s:?}");
-        format!(" ({})", name.strip_prefix("Signal::").unwrap_or(&name))
-    })
+    const NAMES: [(i32, &str); 15] = [
+        (1, "HUP"),
+        (2, "INT"),
+        (3, "QUIT"),
+        (4, "ILL"),
+        (6, "ABRT"),
+        (7, "BUS"),
+        (8, "FPE"),
+        (9, "KILL"),
+        (11, "SEGV"),
+        (13, "PIPE"),
+        (14, "ALRM"),
+        (15, "TERM"),
+        (24, "XCPU"),
+        (25, "XFSZ"),
+        (31, "SYS"),
+    ];
+    NAMES.iter().find(|(n, _)| *n == signal).map_or_else(String::new, |(_, name)| format!(" (SIG{name})"))
 }
 
 fn bytes(n: usize) -> String {

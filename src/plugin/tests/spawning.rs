@@ -1,0 +1,78 @@
+//! What spawning costs the gateway: no descriptor, no thread, no copy of its page tables.
+//!
+//! One test at a time looks at the whole process, so this is a binary of its own and its tests run one after another.
+
+#[expect(dead_code, reason = "each test binary uses a part of the harness")]
+mod support;
+
+use std::process::Command;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use ductile_plugin::End;
+
+use support::{Bench, until};
+
+static ALONE: Mutex<()> = Mutex::new(());
+
+fn descriptors() -> usize {
+    std::fs::read_dir("/proc/self/fd").expect("this is Linux").count()
+}
+
+/// No fault leaves a descriptor or a thread behind, and threads never exceed the cap.
+#[test]
+fn no_fault_leaks_descriptors_or_threads() {
+    let _alone = ALONE.lock().expect("no other test failed");
+    let before = descriptors();
+    {
+        let mut bench = Bench::with_deadline(Duration::from_secs(2));
+        bench.limits.term_grace = Duration::from_millis(50);
+        let mut runs = Vec::new();
+        for fault in std::fs::read_dir(support::root().join("tests/plugins")).expect("the faults are there") {
+            let fault = fault.expect("readable").path();
+            if fault.is_dir() {
+                let plugin = support::plugin(&fault);
+                runs.push(bench.start(&plugin, "poll", Some("{\"seconds\":0.01}")));
+                runs.push(bench.start(&plugin, "handle", None));
+            }
+        }
+        assert!(runs.len() >= 30, "only {} runs", runs.len());
+        assert!(bench.runner.threads() <= 4 && bench.runner.running() <= 4);
+        for run in runs {
+            drop(run.wait());
+        }
+        bench.expect_nothing_left();
+    }
+    until("all descriptors are closed again", || descriptors() == before);
+}
+
+/// The spawn must be `clone3(CLONE_VM|CLONE_VFORK)`: with a fork each job would copy the gateway's page tables.
+#[test]
+fn the_spawn_never_forks() {
+    let _alone = ALONE.lock().expect("no other test failed");
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let trace = directory.path().join("trace");
+    let traced = Command::new("strace")
+        .args(["-f", "-qq", "-e", "trace=clone,clone3,fork,vfork", "-e", "signal=none", "-o"])
+        .arg(&trace)
+        .arg(std::env::current_exe().expect("a running test has a file"))
+        .args(["--exact", "one_spawn_for_the_trace", "--ignored", "--test-threads=1"])
+        .output();
+    let usable = traced.as_ref().is_ok_and(|t| t.status.success());
+    let text = std::fs::read_to_string(&trace).unwrap_or_default();
+    if !usable || text.is_empty() {
+        println!("skipped: strace is not there or may not trace: {traced:?}");
+        return;
+    }
+    let spawns: Vec<&str> = text.lines().filter(|l| !l.contains("CLONE_THREAD") && l.contains(" = ")).collect();
+    let shell_forks = spawns.iter().filter(|l| l.contains("SIGCHLD") && !l.contains("CLONE_VFORK")).count();
+    assert!(spawns.iter().any(|l| l.contains("CLONE_VM") && l.contains("CLONE_VFORK")), "{text}");
+    assert_eq!(shell_forks, 0, "{text}");
+}
+
+#[test]
+#[ignore = "traced by the_spawn_never_forks"]
+fn one_spawn_for_the_trace() {
+    let bench = Bench::new();
+    assert_eq!(bench.exited(&support::plugin(&support::root().join("plugins/echo")), "poll", None).end, End::Exited(0));
+}

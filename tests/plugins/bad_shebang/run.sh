@@ -1,0 +1,1 @@
+printf '{"status":"ok","result":"never"}'

@@ -1,0 +1,3 @@
+#!/bin/sh
+printf '{"status":"ok","result":"fine"}'
+exit 1

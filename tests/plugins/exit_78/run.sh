@@ -1,0 +1,3 @@
+#!/bin/sh
+echo "config.api_key is missing" >&2
+exit 78

@@ -1,0 +1,3 @@
+#!/bin/sh
+echo "Traceback (most recent call last):"
+echo "diagnosis on stderr" >&2
