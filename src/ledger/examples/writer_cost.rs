@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use ductile_domain::config::Durability;
 use ductile_domain::ids::{BootId, JobId};
-use ductile_domain::job::{Candidate, ClaimRequest, NewJob};
+use ductile_domain::job::{Candidate, ClaimRequest, Fence, NewJob};
 use ductile_domain::outcome::{AttemptStatus, Outcome, Timing};
 use ductile_domain::plan::Plan;
 use ductile_domain::retry::Ending;
@@ -44,46 +44,40 @@ async fn measure(path: PathBuf, durability: Durability, batch: usize) {
     let ledger = open(options).await.expect("the ledger opens");
     let writer = ledger.writer.clone();
     let jobs = if batch == 1 { JOBS / 4 } else { JOBS };
-    let mut spent = [Spent::default(); 4];
-    for _ in 0..jobs / batch {
-        let start = Mark::now();
-        for_all((0..batch).map(|_| {
-            let writer = writer.clone();
-            async move { drop(writer.enqueue(vec![job()], 1).await.expect("enqueued")) }
-        }))
-        .await;
-        let enqueued = Mark::now();
-        let claimed = claim(&writer, boot, feed.drain().candidates).await;
-        let taken = Mark::now();
-        for_all(claimed.into_iter().map(|fence| {
-            let writer = writer.clone();
-            async move { drop(writer.finish(finish(fence)).await.expect("finished")) }
-        }))
-        .await;
-        let done = Mark::now();
-        spent[0].add(start, enqueued);
-        spent[1].add(enqueued, taken);
-        spent[2].add(taken, done);
-    }
-    // the shape under load: finishes of one round, enqueues and claims of the next share their transactions
     let rounds = jobs / batch;
+    let mut spent = [Spent::default(); 4];
+    let mut candidates = Vec::with_capacity(jobs);
+    let start = Mark::now();
+    for _ in 0..rounds {
+        enqueue(&writer, batch).await;
+        candidates.extend(feed.drain().candidates);
+    }
+    spent[0].add(start, Mark::now());
+    let mut fences = Vec::with_capacity(jobs);
+    let start = Mark::now();
+    for chunk in candidates.chunks(batch) {
+        fences.extend(claim(&writer, boot, chunk.to_vec()).await);
+    }
+    spent[1].add(start, Mark::now());
+    let start = Mark::now();
+    for chunk in fences.chunks(batch) {
+        end(&writer, chunk.to_vec()).await;
+    }
+    spent[2].add(start, Mark::now());
+    // the shape under load: finishes of one round, enqueues and claims of the next share their transactions
     let mut running = Vec::new();
     let start = Mark::now();
     for _ in 0..=rounds {
         let candidates = feed.drain().candidates;
-        let next = {
+        let next = tokio::spawn({
             let writer = writer.clone();
-            tokio::spawn(async move { claim(&writer, boot, candidates).await })
-        };
-        let enqueues = tokio::spawn(for_all((0..batch).map(|_| {
+            async move { claim(&writer, boot, candidates).await }
+        });
+        let enqueues = tokio::spawn({
             let writer = writer.clone();
-            async move { drop(writer.enqueue(vec![job()], 1).await.expect("enqueued")) }
-        })));
-        for_all(running.into_iter().map(|fence| {
-            let writer = writer.clone();
-            async move { drop(writer.finish(finish(fence)).await.expect("finished")) }
-        }))
-        .await;
+            async move { enqueue(&writer, batch).await }
+        });
+        end(&writer, running).await;
         enqueues.await.expect("no panic");
         running = next.await.expect("no panic");
     }
@@ -102,13 +96,29 @@ async fn measure(path: PathBuf, durability: Durability, batch: usize) {
     ledger.close().await;
 }
 
-async fn claim(writer: &Writer, boot: BootId, candidates: Vec<Candidate>) -> Vec<ductile_domain::job::Fence> {
+async fn claim(writer: &Writer, boot: BootId, candidates: Vec<Candidate>) -> Vec<Fence> {
     if candidates.is_empty() {
         return Vec::new();
     }
     let candidates = candidates.into_iter().map(|c| (c, 100_000)).collect();
     let request = ClaimRequest { boot, candidates, max_running: 100_000, snapshot: None };
     writer.claim(request).await.expect("claimed").claimed.into_iter().map(|c| c.job.fence).collect()
+}
+
+async fn enqueue(writer: &Writer, batch: usize) {
+    for_all((0..batch).map(|_| {
+        let writer = writer.clone();
+        async move { drop(writer.enqueue(vec![job()], 1).await.expect("enqueued")) }
+    }))
+    .await;
+}
+
+async fn end(writer: &Writer, fences: Vec<Fence>) {
+    for_all(fences.into_iter().map(|fence| {
+        let writer = writer.clone();
+        async move { drop(writer.finish(finish(fence)).await.expect("finished")) }
+    }))
+    .await;
 }
 
 async fn for_all<F: Future<Output = ()> + Send + 'static>(futures: impl Iterator<Item = F>) {
@@ -138,7 +148,7 @@ fn job() -> NewJob {
     }
 }
 
-fn finish(fence: ductile_domain::job::Fence) -> Finish {
+fn finish(fence: Fence) -> Finish {
     let outcome = Outcome {
         status: AttemptStatus::Succeeded,
         cause: None,
