@@ -43,6 +43,14 @@ fn an_orphan_that_holds_the_pipe_is_killed_and_the_answer_kept() {
     assert!(warnings.iter().any(|w| w.contains("held its output open")), "{warnings:?}");
 }
 
+/// D-07: the group is ended although nothing of it is seen any more.
+#[test]
+fn an_orphan_that_holds_no_pipe_is_killed_too() {
+    let bench = Bench::new();
+    let (outcome, warnings) = bench.judged(&Bench::fault("quiet_orphan"), "poll", None);
+    assert_eq!((outcome.status, warnings.len()), (AttemptStatus::Succeeded, 0), "{outcome:?} {warnings:?}");
+}
+
 #[test]
 fn a_child_that_escaped_into_its_own_session_is_found_and_killed() {
     let bench = Bench::new();
