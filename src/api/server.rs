@@ -187,7 +187,7 @@ pub async fn serve_tcp(
     let serve = async {
         loop {
             let permit = permit(connections).await;
-            let stream = accept(async || listener.accept().await.map(|(stream, _)| stream)).await;
+            let Some((stream, _)) = survived(listener.accept().await).await else { continue };
             // Answers are written whole; Nagle would only delay the last piece.
             if let Err(error) = stream.set_nodelay(true) {
                 tracing::debug!(%error, "TCP_NODELAY was refused");
@@ -217,7 +217,7 @@ pub async fn serve_unix(
     let serve = async {
         loop {
             let permit = permit(connections).await;
-            let stream = accept(async || listener.accept().await.map(|(stream, _)| stream)).await;
+            let Some((stream, _)) = survived(listener.accept().await).await else { continue };
             let peer = control_socket::peer(stream.peer_cred().map(|c| c.uid()));
             connections.spawn(stream, permit, peer, router.clone());
         }
@@ -234,19 +234,18 @@ async fn permit(connections: &Connections) -> OwnedSemaphorePermit {
     connections.permits.clone().acquire_owned().await.expect("the semaphore is never closed")
 }
 
-/// Accepts one connection, however many attempts that takes.
-async fn accept<S>(mut attempt: impl AsyncFnMut() -> io::Result<S>) -> S {
-    loop {
-        match attempt().await {
-            Ok(stream) => return stream,
-            Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
-            Err(error) => {
-                // Out of file descriptors, most likely: the backlog keeps the client, so pause and try again.
-                tracing::warn!(%error, "accepting a connection failed");
-                tokio::time::sleep(Duration::from_millis(50)).await;
-            }
+/// What was accepted; after a failed accept `None`, when the next may be tried.
+async fn survived<S>(accepted: io::Result<S>) -> Option<S> {
+    match accepted {
+        Ok(stream) => return Some(stream),
+        Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+        Err(error) => {
+            // Out of file descriptors, most likely: the backlog keeps the client, so pause and try again.
+            tracing::warn!(%error, "accepting a connection failed");
+            tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
+    None
 }
 
 async fn until(stop: impl Future<Output = ()>, serve: impl Future<Output = Infallible>) {

@@ -1,0 +1,362 @@
+//! A fake gateway with a catalog, tokens and a ring, and the shortest ways to ask its router.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::http::{HeaderMap, Request, StatusCode};
+use ductile_api::events::EventRing;
+use ductile_api::gateway::{Cancelled, Gateway, Health, Refusal, Submission, Submitted};
+use ductile_api::{Patience, router_with};
+use ductile_domain::catalog::{Catalog, Discovered};
+use ductile_domain::config::{Api, Config, Durability, PluginEntry, Service, Source, State, Token};
+use ductile_domain::event::{Fields, JobFields, LiveEvent};
+use ductile_domain::generation::Generation;
+use ductile_domain::ids::{BootId, JobId};
+use ductile_domain::manifest::{Command, CommandType, Manifest, PROTOCOL};
+use ductile_domain::retry::RetryPolicy;
+use ductile_domain::scope::Grants;
+use ductile_domain::tree::TreeNode;
+use ductile_ledger::{Ledger, OpenOptions, Readers};
+use http_body_util::BodyExt;
+use serde_json::{Map, Value};
+use tempfile::TempDir;
+use tokio::sync::watch;
+use tokio::time::timeout;
+use tower::ServiceExt;
+use uuid::Uuid;
+
+/// No test waits longer for anything.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(10);
+/// The secret of the token that may do everything.
+pub(crate) const ADMIN: &str = "canary-admin-5f2c";
+pub(crate) const BODY_LIMIT: usize = 4_096;
+
+pub(crate) fn job(number: u128) -> JobId {
+    JobId::from(Uuid::from_u128(number))
+}
+
+pub(crate) struct Fake {
+    pub(crate) generation: Arc<Generation>,
+    pub(crate) ring: EventRing,
+    pub(crate) ledger: Ledger,
+    _dir: TempDir,
+    /// What the next submissions are answered with.
+    pub(crate) answer: Mutex<Result<Submitted, Refusal>>,
+    pub(crate) cancelled: Mutex<Cancelled>,
+    pub(crate) submissions: Mutex<Vec<Submission>>,
+    /// Every other thing that was asked for, as text.
+    pub(crate) asked: Mutex<Vec<String>>,
+    pub(crate) health: Mutex<&'static str>,
+    /// Waits end when it turns true.
+    pub(crate) ended: watch::Sender<bool>,
+    pub(crate) panics: bool,
+}
+
+impl Fake {
+    /// Tokens are named by their scopes, and their secret is their name.
+    pub(crate) async fn new(scopes: &[&[&str]]) -> Self {
+        let boot = BootId::from(Uuid::from_u128(0xb007));
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let ledger = ductile_ledger::open(OpenOptions::new(dir.path().join("state.db"), boot)).await;
+        Self {
+            generation: Arc::new(generation(scopes)),
+            ring: EventRing::new(boot),
+            ledger: ledger.expect("a new ledger opens"),
+            _dir: dir,
+            answer: Mutex::new(Ok(Submitted::Accepted(job(1)))),
+            cancelled: Mutex::new(Cancelled::Dead),
+            submissions: Mutex::default(),
+            asked: Mutex::default(),
+            health: Mutex::new("ok"),
+            ended: watch::Sender::new(false),
+            panics: false,
+        }
+    }
+
+    fn note(&self, text: String) {
+        self.asked.lock().expect("not poisoned").push(text);
+    }
+
+    pub(crate) fn asked(&self) -> Vec<String> {
+        self.asked.lock().expect("not poisoned").clone()
+    }
+
+    pub(crate) fn submitted(&self) -> Vec<Submission> {
+        std::mem::take(&mut *self.submissions.lock().expect("not poisoned"))
+    }
+}
+
+impl Gateway for Fake {
+    async fn submit(&self, submission: Submission) -> Result<Submitted, Refusal> {
+        assert!(!self.panics, "the fake was told to panic over secret-of-the-log");
+        self.submissions.lock().expect("not poisoned").push(submission);
+        self.answer.lock().expect("not poisoned").clone()
+    }
+
+    async fn cancel(&self, job: JobId, why: String, requested_by: String) -> Result<Cancelled, Refusal> {
+        self.note(format!("cancel {job} {why} {requested_by}"));
+        Ok(*self.cancelled.lock().expect("not poisoned"))
+    }
+
+    async fn wait(&self, job: JobId, time: Duration) {
+        self.note(format!("wait {job} {time:?}"));
+        let mut ended = self.ended.subscribe();
+        let _ = timeout(time, ended.wait_for(|ended| *ended)).await;
+    }
+
+    async fn set_dispatch(&self, on: bool, requested_by: String) -> Result<(), Refusal> {
+        self.note(format!("dispatch {on} {requested_by}"));
+        Ok(())
+    }
+
+    async fn restart_actor(&self, path: &str) -> Result<(), Refusal> {
+        self.note(format!("restart {path}"));
+        Ok(())
+    }
+
+    async fn inspect_actor(&self, path: &str) -> Result<Option<Value>, Refusal> {
+        self.note(format!("inspect {path}"));
+        Ok(path.ends_with("queue").then(|| Value::from("its state")))
+    }
+
+    fn stop(&self, requested_by: String) {
+        self.note(format!("stop {requested_by}"));
+    }
+
+    fn tree(&self) -> TreeNode {
+        let queue = node("root/exec_sup/queue", "worker", Vec::new());
+        let stuck = node("root/exec_sup/stuck", "worker", Vec::new());
+        node("root", "supervisor", vec![node("root/exec_sup", "supervisor", vec![queue, stuck])])
+    }
+
+    fn generation(&self) -> Arc<Generation> {
+        self.generation.clone()
+    }
+
+    async fn health(&self) -> Health {
+        Health {
+            status: (*self.health.lock().expect("not poisoned")).to_owned(),
+            reasons: vec!["a reason for operators".to_owned()],
+            uptime_seconds: 7,
+            queue_depth: 3,
+            running: 2,
+            plugins_loaded: 1,
+            plugins_circuit_open: 0,
+            paused: false,
+        }
+    }
+
+    fn events(&self) -> &EventRing {
+        &self.ring
+    }
+
+    fn readers(&self) -> &Readers {
+        &self.ledger.readers
+    }
+
+    fn boot_id(&self) -> BootId {
+        self.ring.boot()
+    }
+}
+
+fn node(path: &str, kind: &str, children: Vec<TreeNode>) -> TreeNode {
+    TreeNode {
+        path: path.to_owned(),
+        name: path.rsplit('/').next().unwrap_or_default().to_owned(),
+        kind: kind.to_owned(),
+        strategy: None,
+        restart: "permanent".to_owned(),
+        phase: "up".to_owned(),
+        incarnation: 1,
+        restarts: 0,
+        started_at: "2026-01-01T00:00:00.000Z".to_owned(),
+        last_exit: None,
+        mailbox: None,
+        handling: None,
+        children,
+    }
+}
+
+fn generation(scopes: &[&[&str]]) -> Generation {
+    let mut config = config();
+    config.api.tokens.push(token(ADMIN, &["*"]));
+    config.api.tokens.extend(scopes.iter().map(|words| token(&words.join(" "), words)));
+    let found = BTreeMap::from(["echo", "alone"].map(|name| (name.to_owned(), discovered(name))));
+    for (name, uses) in [("echo", None), ("parrot", Some("echo"))] {
+        config.plugins.insert(name.to_owned(), entry(uses));
+    }
+    let (catalog, problems) = Catalog::build(&config, &found);
+    assert!(problems.iter().all(|p| !p.is_error()), "{problems:?}");
+    Generation { no: 4, snapshot: Some(9), config, catalog }
+}
+
+fn token(secret: &str, words: &[&str]) -> Token {
+    Token {
+        name: words.join(" "),
+        hash: *blake3::hash(secret.as_bytes()).as_bytes(),
+        grants: Grants::parse(words.iter().copied()).expect("known words"),
+    }
+}
+
+fn entry(uses: Option<&str>) -> PluginEntry {
+    PluginEntry {
+        enabled: true,
+        uses: uses.map(str::to_owned),
+        config: Map::new(),
+        retry: RetryPolicy::default(),
+        parallelism: None,
+        timeouts: BTreeMap::new(),
+        timeout: None,
+        env_passthrough: Vec::new(),
+    }
+}
+
+fn discovered(name: &str) -> Discovered {
+    let command = |name: &str, kind| Command { name: name.to_owned(), kind, description: None, input_schema: None };
+    let manifest = Manifest {
+        name: name.to_owned(),
+        version: "0.1.0".to_owned(),
+        protocol: PROTOCOL,
+        entrypoint: "run".to_owned(),
+        description: Some("A demonstration plugin".to_owned()),
+        commands: vec![command("poll", CommandType::Read), command("handle", CommandType::Write)],
+        required_config: Vec::new(),
+        concurrency_safe: true,
+        max_subs: 16,
+        fact_outputs: Vec::new(),
+    };
+    Discovered { manifest: Arc::new(manifest), dir: PathBuf::from("/p"), entrypoint: PathBuf::from("/p/run") }
+}
+
+fn config() -> Config {
+    Config {
+        service: Service {
+            name: "ductile".to_owned(),
+            log_level: "info".to_owned(),
+            log_format: "json".to_owned(),
+            tick_interval: Duration::from_secs(60),
+            max_workers: 4,
+            dedupe_ttl: Duration::from_secs(3_600),
+            job_queue_retention: Duration::from_secs(86_400),
+            job_log_retention: Duration::from_secs(86_400),
+            drain_timeout: Duration::from_secs(30),
+            strict_mode: false,
+            plugin_env_passthrough: Vec::new(),
+        },
+        plugin_roots: Vec::new(),
+        plugins: BTreeMap::new(),
+        api: Api {
+            enabled: true,
+            listen: "127.0.0.1:8080".parse().expect("an address"),
+            max_body_size: BODY_LIMIT,
+            tokens: Vec::new(),
+        },
+        state: State { path: PathBuf::from("/state.db"), durability: Durability::Accepted },
+        source: Source { path: PathBuf::from("/etc/ductile/config.yaml"), ..Source::default() },
+    }
+}
+
+/// A router over a fake, asked without a network.
+pub(crate) struct Door {
+    pub(crate) fake: Arc<Fake>,
+    pub(crate) router: Router,
+}
+
+/// What came back.
+#[derive(Debug)]
+pub(crate) struct Reply {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) text: String,
+}
+
+impl Reply {
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_str(&self.text).unwrap_or_else(|e| panic!("{e} in {:?}", self.text))
+    }
+
+    /// Asserts the one error shape and that it names this code.
+    #[track_caller]
+    pub(crate) fn refused(&self, status: u16, code: &str) -> Value {
+        let body = self.json();
+        assert_eq!((self.status.as_u16(), body["code"].as_str()), (status, Some(code)), "{}", self.text);
+        assert_eq!(self.headers["content-type"], "application/json");
+        for key in ["error", "hint"] {
+            assert!(body[key].as_str().is_some_and(|text| !text.is_empty()), "no {key} in {}", self.text);
+        }
+        assert_eq!(self.headers.contains_key("retry-after"), status == 503, "{:?}", self.headers);
+        body
+    }
+}
+
+impl Door {
+    pub(crate) async fn new() -> Self {
+        Self::of(Fake::new(&[]).await)
+    }
+
+    pub(crate) async fn with_tokens(scopes: &[&[&str]]) -> Self {
+        Self::of(Fake::new(scopes).await)
+    }
+
+    pub(crate) fn of(fake: Fake) -> Self {
+        Self::patient(fake, Patience::default())
+    }
+
+    pub(crate) fn patient(fake: Fake, patience: Patience) -> Self {
+        let fake = Arc::new(fake);
+        Self { router: router_with(fake.clone(), patience), fake }
+    }
+
+    pub(crate) async fn ask(&self, request: Request<Body>) -> Reply {
+        let response = self.open(request).await;
+        let (parts, body) = response.into_parts();
+        let body = timeout(DEADLINE, body.collect()).await.expect("the body ends").expect("the body is whole");
+        let text = String::from_utf8(body.to_bytes().to_vec()).expect("UTF-8");
+        Reply { status: parts.status, headers: parts.headers, text }
+    }
+
+    /// The response without waiting for its body.
+    pub(crate) async fn open(&self, request: Request<Body>) -> axum::response::Response {
+        let answer = timeout(DEADLINE, self.router.clone().oneshot(request));
+        answer.await.expect("an answer in time").expect("routers do not fail")
+    }
+
+    /// Asks as the administrator.
+    pub(crate) async fn get(&self, path: &str) -> Reply {
+        self.ask(request("GET", path, Some(ADMIN), Body::empty())).await
+    }
+
+    /// Asks as the administrator.
+    pub(crate) async fn post(&self, path: &str, body: impl Into<Body>) -> Reply {
+        self.ask(request("POST", path, Some(ADMIN), body.into())).await
+    }
+}
+
+pub(crate) fn request(method: &str, path: &str, token: Option<&str>, body: Body) -> Request<Body> {
+    let mut request = Request::builder().method(method).uri(path);
+    if let Some(token) = token {
+        request = request.header("authorization", format!("Bearer {token}"));
+    }
+    request.body(body).expect("a request")
+}
+
+/// A job's event, as the gateway would emit it.
+pub(crate) fn job_event(kind: &'static str, job: JobId, transition: Option<i64>) -> LiveEvent {
+    let fields = JobFields {
+        job,
+        plugin: "echo".into(),
+        command: "poll".into(),
+        transition,
+        attempt: Some(1),
+        more: vec![("last_error", Value::from("said by the plugin"))],
+    };
+    LiveEvent { kind: kind.into(), at: chrono::DateTime::UNIX_EPOCH, fields: Fields::Job(Box::new(fields)) }
+}
+
+pub(crate) fn other_event(kind: &'static str) -> LiveEvent {
+    LiveEvent::other(kind, chrono::DateTime::UNIX_EPOCH, Map::new())
+}

@@ -1,0 +1,10 @@
+//! The doors from outside: a fake gateway, a real ledger, real sockets.
+
+mod access;
+mod connections;
+mod harness;
+mod invoke;
+mod jobs;
+mod live_events;
+mod socket;
+mod system;
