@@ -16,7 +16,7 @@ const LONGEST_TOKEN: usize = 4_096;
 
 /// The other end of a connection; the server puts it into every request.
 #[derive(Debug, Clone)]
-pub enum Peer {
+pub(crate) enum Peer {
     /// Anyone who can reach the TCP listener: needs a token.
     Tcp,
     /// The gateway's own user or root at the control socket: may do everything.

@@ -13,7 +13,6 @@ mod routes;
 pub mod server;
 mod views;
 
-pub use auth::Peer;
 pub use call::Patience;
 pub use control_socket::bind_control_socket;
 pub use error::{CODES, Code, CodeInfo, Error, ListenerKind};

@@ -120,6 +120,8 @@ pub(super) async fn list<G: Gateway>(call: Call<G>) -> Answer {
         limit: limit(query.limit.as_deref())?,
     };
     let (jobs, total) = views::jobs(call.app.gateway.readers(), filter).await?;
+    let sees_results = call.caller.sees_results();
+    let jobs = jobs.into_iter().map(|job| view(job, sees_results)).collect();
     json_answer(StatusCode::OK, &Jobs { jobs, total })
 }
 
