@@ -31,6 +31,9 @@ const ALIVE_AFTER: Duration = Duration::from_millis(5);
 /// How often the leader is looked at when no pidfd could be had.
 const BLIND_LOOK: Duration = Duration::from_millis(20);
 
+/// How often a thread yields to a process that has closed its output.
+const YIELDS: u32 = 8;
+
 /// An empty pipe always holds this much, whatever the user's pipe quota has left.
 const ALWAYS_FITS: usize = 4096;
 
@@ -211,6 +214,18 @@ impl Group {
         matches!(rustix::process::waitid(WaitId::Pid(self.pid), options), Ok(Some(_)))
     }
 
+    /// The same for a leader whose pipes have just closed: an exiting process closes its files a moment before it is
+    /// a zombie, and to yield a few times is cheaper than to watch it through a pidfd.
+    fn ends_now(&self) -> bool {
+        for _ in 0..YIELDS {
+            if self.has_leader_ended() {
+                return true;
+            }
+            std::thread::yield_now();
+        }
+        self.has_leader_ended()
+    }
+
     /// Kills what is left of the group, then reaps the leader.
     fn end(&mut self) -> io::Result<ExitStatus> {
         if let Some(status) = self.status {
@@ -322,7 +337,9 @@ impl Supervision<'_> {
                 self.stdout.close();
             }
             let pipes_open = self.stdout.is_open() || self.stderr.is_open();
-            let leader_ended = leader_ended || ((!pipes_open || self.is_blind) && self.group.has_leader_ended());
+            let leader_ended = leader_ended
+                || (!pipes_open && self.group.ends_now())
+                || (self.is_blind && self.group.has_leader_ended());
             if leader_ended && !pipes_open {
                 return self;
             }
