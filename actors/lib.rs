@@ -1,1 +1,30 @@
-//! ductile-actors
+//! The supervision tree of the gateway: one file per actor, the tree itself as data, and the handle through which the
+//! doors reach it.
+
+mod announce;
+mod boot;
+mod breaker;
+mod config;
+mod dispatcher;
+mod drainer;
+mod environments;
+mod handle;
+mod http;
+mod job;
+mod ledger;
+mod lock;
+mod maintenance;
+mod queue;
+mod reaper;
+mod router;
+mod run;
+mod scheduler;
+mod shared;
+mod tree;
+mod waiters;
+
+pub use boot::{BootError, BootOptions, Running, Signals, boot, control_socket};
+pub use handle::Handle;
+pub use run::run;
+pub use shared::Shared;
+pub use tree::Numbers;

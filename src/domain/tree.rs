@@ -76,3 +76,16 @@ impl TreeNode {
         self.children.iter().find_map(|c| c.find(path))
     }
 }
+
+impl std::fmt::Display for TreeNode {
+    /// One line per node, indented by depth.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let depth = self.path.matches('/').count();
+        write!(f, "{:indent$}{} {} incarnation {} restarts {}", "", self.name, self.phase, self.incarnation, self.restarts, indent = depth * 2)?;
+        if let Some(exit) = &self.last_exit {
+            write!(f, " last exit {}: {}", exit.class, exit.reason)?;
+        }
+        writeln!(f)?;
+        self.children.iter().try_for_each(|child| child.fmt(f))
+    }
+}

@@ -180,6 +180,20 @@ impl std::error::Error for Error {
 }
 
 impl Error {
+    /// True when the file is not a sound ledger of this version, so that waiting or making room would not help.
+    #[must_use]
+    pub const fn is_integrity(&self) -> bool {
+        matches!(
+            self,
+            Self::Corrupt { .. }
+                | Self::NotADatabase { .. }
+                | Self::ForeignDatabase { .. }
+                | Self::NewerVersion { .. }
+                | Self::OlderVersion { .. }
+                | Self::SchemaDiffers { .. }
+        )
+    }
+
     /// Names what SQLite said about opening or creating `path`.
     pub(crate) fn opening(path: &Path, source: sqlx::Error) -> Self {
         let path = path.to_owned();

@@ -91,6 +91,8 @@ pub struct Ledger {
     pub readers: Readers,
     /// False when the last user of the file did not close it: run [`Readers::quick_check`] beside the start.
     pub was_clean: bool,
+    /// The start of the gateway that had the file open before, whose processes may have been left.
+    pub former_boot: Option<BootId>,
 }
 
 impl Ledger {
@@ -114,10 +116,10 @@ pub async fn open(options: OpenOptions) -> Result<Ledger, Error> {
     } else {
         check(&mut conn, &options.path).await?;
     }
-    let was_clean = tune(&mut conn, &options).await.map_err(naming)?;
+    let (was_clean, former_boot) = tune(&mut conn, &options).await.map_err(naming)?;
     let readers = Readers::connect(&options.path, options.busy_timeout);
     let writer = Writer::start(conn, &options).await.map_err(naming)?;
-    Ok(Ledger { writer, readers, was_clean })
+    Ok(Ledger { writer, readers, was_clean, former_boot })
 }
 
 /// Creates the file with its final mode, or looks at the header of the one that exists. True when it is empty.
@@ -211,8 +213,9 @@ async fn check(conn: &mut SqliteConnection, path: &Path) -> Result<(), Error> {
     if differences.is_empty() { Ok(()) } else { Err(Error::SchemaDiffers { path, differences }) }
 }
 
-/// Sets what belongs to the connection, and notes that the file is in use. True when it had been closed cleanly.
-async fn tune(conn: &mut SqliteConnection, options: &OpenOptions) -> Result<bool, sqlx::Error> {
+/// Sets what belongs to the connection, and notes that the file is in use. Answers whether it had been closed cleanly,
+/// and by which start of the gateway.
+async fn tune(conn: &mut SqliteConnection, options: &OpenOptions) -> Result<(bool, Option<BootId>), sqlx::Error> {
     sqlx::raw_sql(
         "PRAGMA journal_mode = WAL; PRAGMA journal_size_limit = 67108864; PRAGMA temp_store = MEMORY;
          PRAGMA wal_autocheckpoint = 2000; PRAGMA trusted_schema = OFF; PRAGMA synchronous = FULL",
@@ -223,6 +226,10 @@ async fn tune(conn: &mut SqliteConnection, options: &OpenOptions) -> Result<bool
         .fetch_optional(&mut *conn)
         .await?
         .is_none_or(|row| row.get::<String, _>(0) == "1");
+    let former_boot = sqlx::query("SELECT value FROM ledger_meta WHERE name = 'boot_id'")
+        .fetch_optional(&mut *conn)
+        .await?
+        .and_then(|row| row.get::<String, _>(0).parse().ok());
     sqlx::query(
         "INSERT INTO ledger_meta (name, value) VALUES ('clean_shutdown', '0'), ('boot_id', ?1), ('last_start_at', ?2)
          ON CONFLICT (name) DO UPDATE SET value = excluded.value",
@@ -231,7 +238,7 @@ async fn tune(conn: &mut SqliteConnection, options: &OpenOptions) -> Result<bool
     .bind(time::format(options.clock.now()))
     .execute(&mut *conn)
     .await?;
-    Ok(was_clean)
+    Ok((was_clean, former_boot))
 }
 
 /// Marks the stop as clean and closes the connection; the last one removes `-wal` and `-shm`.

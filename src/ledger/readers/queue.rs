@@ -1,6 +1,7 @@
 //! What waits and what runs: the reads behind dispatch and health.
 
-use ductile_domain::job::Candidate;
+use ductile_domain::ids::JobId;
+use ductile_domain::job::{Candidate, JobStatus};
 use ductile_domain::time::{self, Timestamp};
 use serde::Serialize;
 use sqlx::Row as _;
@@ -49,6 +50,8 @@ pub struct RunningRow {
     pub command: String,
     /// Number of the attempt.
     pub attempt: u32,
+    /// Attempts in total.
+    pub max_attempts: u32,
     /// Number of the claim.
     pub claim_no: i64,
     /// The start of the gateway that owns it.
@@ -180,13 +183,39 @@ impl Readers {
             .collect())
     }
 
+    /// The status of a job; `None` when there is no such row.
+    ///
+    /// # Errors
+    /// When the read failed.
+    pub async fn status(&self, job: JobId) -> Result<Option<JobStatus>, Error> {
+        let row = sqlx::query("SELECT status FROM job_queue WHERE id = ?1")
+            .bind(job.to_string())
+            .fetch_optional(&self.pool)
+            .await
+            .map_err(reading("a job's status"))?;
+        Ok(row.and_then(|row| row.get::<String, _>(0).parse().ok()))
+    }
+
+    /// Breakers that are open.
+    ///
+    /// # Errors
+    /// When the read failed.
+    pub async fn open_breakers(&self) -> Result<u64, Error> {
+        let row = sqlx::query("SELECT count(*) FROM circuit_breakers WHERE state = 'open'")
+            .fetch_one(&self.pool)
+            .await
+            .map_err(reading("the breakers"))?;
+        Ok(unsigned(row.get(0)))
+    }
+
     /// Every row in `running`.
     ///
     /// # Errors
     /// When the read failed.
     pub async fn running(&self) -> Result<Vec<RunningRow>, Error> {
         let rows = sqlx::query(
-            "SELECT id, plugin, command, attempt, claim_no, boot_id, pid, started_at, cancel_requested_at IS NOT NULL
+            "SELECT id, plugin, command, attempt, max_attempts, claim_no, boot_id, pid, started_at,
+                    cancel_requested_at IS NOT NULL
              FROM job_queue WHERE status = 'running' ORDER BY rowid",
         )
         .fetch_all(&self.pool)
@@ -199,11 +228,12 @@ impl Readers {
                 plugin: r.get(1),
                 command: r.get(2),
                 attempt: r.get(3),
-                claim_no: r.get(4),
-                boot_id: r.get(5),
-                pid: r.get(6),
-                started_at: r.get(7),
-                is_cancel_requested: r.get(8),
+                max_attempts: r.get(4),
+                claim_no: r.get(5),
+                boot_id: r.get(6),
+                pid: r.get(7),
+                started_at: r.get(8),
+                is_cancel_requested: r.get(9),
             })
             .collect())
     }

@@ -58,6 +58,21 @@ impl Task {
         Ok(recovered)
     }
 
+    pub(super) async fn mark(&mut self, name: &str, value: Option<String>) -> Result<(), WriteError> {
+        self.set_synchronous(true).await?;
+        let query = match value {
+            Some(value) => sqlx::query(
+                "INSERT INTO ledger_meta (name, value) VALUES (?1, ?2)
+                 ON CONFLICT (name) DO UPDATE SET value = excluded.value",
+            )
+            .bind(name)
+            .bind(value),
+            None => sqlx::query("DELETE FROM ledger_meta WHERE name = ?1").bind(name),
+        };
+        query.execute(&mut self.conn).await?;
+        Ok(())
+    }
+
     pub(super) async fn record_snapshot(&mut self, snapshot: Snapshot) -> Result<Recorded, WriteError> {
         self.set_synchronous(true).await?;
         self.begin().await?;

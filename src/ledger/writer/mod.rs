@@ -50,6 +50,7 @@ enum Errand {
     Snapshot(Box<Snapshot>, Reply<Recorded>),
     Prune(Prune, Reply<Pruned>),
     Checkpoint(Reply<()>),
+    Mark { name: &'static str, value: Option<String>, reply: Reply<()> },
 }
 
 /// What waits in the writer's mailbox.
@@ -229,6 +230,15 @@ impl Writer {
     pub async fn checkpoint(&self) -> Result<(), WriteError> {
         let (reply, answer) = oneshot::channel();
         self.ask(Wish::Errand(Errand::Checkpoint(reply)), answer).await
+    }
+
+    /// Sets or removes a mark of the file, such as `paused`; on disk before the answer (unless durability is `normal`).
+    ///
+    /// # Errors
+    /// When the mark could not be committed.
+    pub async fn set_mark(&self, name: &'static str, value: Option<String>) -> Result<(), WriteError> {
+        let (reply, answer) = oneshot::channel();
+        self.ask(Wish::Errand(Errand::Mark { name, value, reply }), answer).await
     }
 
     /// Commits everything that waits now, spawns included; no full mailbox can hold it up.

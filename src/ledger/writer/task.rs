@@ -306,6 +306,9 @@ impl Task {
             Errand::Checkpoint(reply) => {
                 let _ = reply.send(self.checkpoint().await);
             }
+            Errand::Mark { name, value, reply } => {
+                let _ = reply.send(self.mark(name, value).await);
+            }
         }
     }
 }

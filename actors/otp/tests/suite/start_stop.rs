@@ -33,10 +33,17 @@ async fn children_start_left_to_right_and_stop_in_reverse() {
 async fn a_failed_start_stops_what_was_started_in_reverse() {
     let log = Log::default();
     let bad = ChildSpec::worker::<Probe>("bad", slot(), Args { refuse: Some(abnormal()), ..args("bad", &log) });
-    let spec =
-        sup("root", Strategy::OneForOne, 1, vec![probe("a", &slot(), &log), probe("b", &slot(), &log), bad, probe("c", &slot(), &log)]);
+    let spec = sup(
+        "root",
+        Strategy::OneForOne,
+        1,
+        vec![probe("a", &slot(), &log), probe("b", &slot(), &log), bad, probe("c", &slot(), &log)],
+    );
     let error = try_start(spec).await.err().expect("no start");
-    assert!(matches!(&error, StartError::Failed { path, exit: Exit::Error(why) } if path == "root" && why.contains("bad")), "{error}");
+    assert!(
+        matches!(&error, StartError::Failed { path, exit: Exit::Error(why) } if path == "root" && why.contains("bad")),
+        "{error}"
+    );
     assert_eq!(log.take(), ["+a", "+b", "-b", "~b", "-a", "~a"]);
 }
 
@@ -77,8 +84,9 @@ async fn an_init_that_takes_too_long_is_a_failed_start() {
 #[tokio::test(start_paused = true)]
 async fn infinity_waits_for_a_slow_child() {
     let log = Log::default();
-    let slow = ChildSpec::worker::<Probe>("slow", slot(), Args { slow_stop: Duration::from_secs(3600), ..args("slow", &log) })
-        .shutdown(Shutdown::Infinity);
+    let slow =
+        ChildSpec::worker::<Probe>("slow", slot(), Args { slow_stop: Duration::from_secs(3600), ..args("slow", &log) })
+            .shutdown(Shutdown::Infinity);
     let rig = start(sup("root", Strategy::OneForOne, 1, vec![slow])).await;
     rig.root.stop("test is over", Duration::from_secs(7200)).await;
     assert_eq!(log.take(), ["+slow", "-slow", "~slow"]);
@@ -88,8 +96,9 @@ async fn infinity_waits_for_a_slow_child() {
 #[tokio::test(start_paused = true)]
 async fn a_child_that_takes_too_long_to_stop_is_killed() {
     let log = Log::default();
-    let slow = ChildSpec::worker::<Probe>("slow", slot(), Args { slow_stop: Duration::from_secs(60), ..args("slow", &log) })
-        .shutdown(within(1000));
+    let slow =
+        ChildSpec::worker::<Probe>("slow", slot(), Args { slow_stop: Duration::from_secs(60), ..args("slow", &log) })
+            .shutdown(within(1000));
     let rig = start(sup("root", Strategy::OneForOne, 1, vec![probe("a", &slot(), &log), slow])).await;
     let begun = tokio::time::Instant::now();
     rig.stop().await;
@@ -102,7 +111,8 @@ async fn a_child_that_takes_too_long_to_stop_is_killed() {
 #[tokio::test(start_paused = true)]
 async fn brutal_kill_asks_nobody() {
     let log = Log::default();
-    let rig = start(sup("root", Strategy::OneForOne, 1, vec![probe("a", &slot(), &log).shutdown(Shutdown::Brutal)])).await;
+    let rig =
+        start(sup("root", Strategy::OneForOne, 1, vec![probe("a", &slot(), &log).shutdown(Shutdown::Brutal)])).await;
     rig.stop().await;
     assert_eq!(log.take(), ["+a", "~a"]);
 }
@@ -124,8 +134,9 @@ async fn a_child_that_dies_while_being_stopped_is_no_crash() {
 #[tokio::test(start_paused = true)]
 async fn the_grace_of_a_stop_is_a_limit_for_the_whole_tree() {
     let log = Log::default();
-    let slow = ChildSpec::worker::<Probe>("slow", slot(), Args { slow_stop: Duration::from_secs(3600), ..args("slow", &log) })
-        .shutdown(Shutdown::Infinity);
+    let slow =
+        ChildSpec::worker::<Probe>("slow", slot(), Args { slow_stop: Duration::from_secs(3600), ..args("slow", &log) })
+            .shutdown(Shutdown::Infinity);
     let inner = sup("inner", Strategy::OneForOne, 1, vec![probe("a", &slot(), &log), slow]);
     let rig = start(sup("root", Strategy::OneForOne, 1, vec![ChildSpec::supervisor(inner)])).await;
     let begun = tokio::time::Instant::now();
@@ -159,7 +170,8 @@ async fn an_actor_that_never_waits_is_left_behind_as_a_zombie() {
 #[tokio::test(start_paused = true)]
 async fn a_dropped_start_leaves_nothing_running() {
     let log = Log::default();
-    let slow = ChildSpec::worker::<Probe>("slow", slot(), Args { slow_start: Duration::from_secs(3), ..args("slow", &log) });
+    let slow =
+        ChildSpec::worker::<Probe>("slow", slot(), Args { slow_start: Duration::from_secs(3), ..args("slow", &log) });
     let spec = sup("root", Strategy::OneForOne, 1, vec![probe("a", &slot(), &log), slow]);
     let tree = Tree::new(|_| {});
     assert!(tokio::time::timeout(Duration::from_secs(1), Root::start(spec, tree)).await.is_err());

@@ -21,44 +21,44 @@ use uuid::Uuid;
 
 /// A clock that moves only when told.
 #[derive(Clone)]
-pub struct Hands(Arc<AtomicI64>);
+pub(crate) struct Hands(Arc<AtomicI64>);
 
 impl Hands {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let start = time::parse("2026-01-01T00:00:00Z").expect("valid").timestamp_millis();
         Self(Arc::new(AtomicI64::new(start)))
     }
 
-    pub fn now(&self) -> Timestamp {
+    pub(crate) fn now(&self) -> Timestamp {
         Timestamp::from_timestamp_millis(self.0.load(Ordering::SeqCst)).expect("in range")
     }
 
-    pub fn advance(&self, by: Duration) {
+    pub(crate) fn advance(&self, by: Duration) {
         self.0.fetch_add(i64::try_from(by.as_millis()).expect("small"), Ordering::SeqCst);
     }
 
-    pub fn clock(&self) -> Clock {
+    pub(crate) fn clock(&self) -> Clock {
         let hands = self.clone();
         Clock::new(move || hands.now())
     }
 }
 
 /// An open ledger with what the test needs around it.
-pub struct Bed {
-    pub dir: tempfile::TempDir,
-    pub ledger: Ledger,
-    pub feed: CommitFeed,
-    pub boot: BootId,
-    pub hands: Hands,
+pub(crate) struct Bed {
+    pub(crate) dir: tempfile::TempDir,
+    pub(crate) ledger: Ledger,
+    pub(crate) feed: CommitFeed,
+    pub(crate) boot: BootId,
+    pub(crate) hands: Hands,
 }
 
 impl Bed {
-    pub async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory");
         Self::in_dir(dir, Hands::new()).await
     }
 
-    pub async fn in_dir(dir: tempfile::TempDir, hands: Hands) -> Self {
+    pub(crate) async fn in_dir(dir: tempfile::TempDir, hands: Hands) -> Self {
         let boot = BootId::from(Uuid::now_v7());
         let feed = CommitFeed::default();
         let mut options = OpenOptions::new(dir.path().join("ductile.db"), boot);
@@ -70,30 +70,30 @@ impl Bed {
     }
 
     /// Closes and opens again, as another boot.
-    pub async fn reopen(self) -> Self {
+    pub(crate) async fn reopen(self) -> Self {
         self.ledger.close().await;
         Self::in_dir(self.dir, self.hands).await
     }
 
-    pub fn path(&self) -> PathBuf {
+    pub(crate) fn path(&self) -> PathBuf {
         self.dir.path().join("ductile.db")
     }
 
     /// An own connection, as an operator's `sqlite3` has one.
-    pub async fn sql(&self) -> SqliteConnection {
+    pub(crate) async fn sql(&self) -> SqliteConnection {
         SqliteConnectOptions::new().filename(self.path()).connect().await.expect("a second connection")
     }
 
-    pub async fn number(&self, sql: &'static str) -> i64 {
+    pub(crate) async fn number(&self, sql: &'static str) -> i64 {
         sqlx::query(sql).fetch_one(&mut self.sql().await).await.expect("the query runs").get(0)
     }
 
-    pub async fn enqueue(&self, job: NewJob) -> Enqueued {
+    pub(crate) async fn enqueue(&self, job: NewJob) -> Enqueued {
         self.ledger.writer.enqueue(vec![job], 1).await.expect("enqueued").remove(0)
     }
 
     /// Enqueues a plain job of `plugin` and answers its candidate.
-    pub async fn queued(&self, plugin: &str) -> Candidate {
+    pub(crate) async fn queued(&self, plugin: &str) -> Candidate {
         let job = new_job(plugin);
         let id = job.id;
         match self.enqueue(job).await {
@@ -102,11 +102,11 @@ impl Bed {
         }
     }
 
-    pub async fn claim(&self, candidates: Vec<Candidate>) -> Claims {
+    pub(crate) async fn claim(&self, candidates: Vec<Candidate>) -> Claims {
         self.ledger.writer.claim(self.request(candidates)).await.expect("claimed")
     }
 
-    pub fn request(&self, candidates: Vec<Candidate>) -> ClaimRequest {
+    pub(crate) fn request(&self, candidates: Vec<Candidate>) -> ClaimRequest {
         ClaimRequest {
             boot: self.boot,
             candidates: candidates.into_iter().map(|c| (c, 100)).collect(),
@@ -116,17 +116,17 @@ impl Bed {
     }
 
     /// Enqueues and claims a plain job of `plugin`.
-    pub async fn running(&self, plugin: &str) -> ClaimedJob {
+    pub(crate) async fn running(&self, plugin: &str) -> ClaimedJob {
         let candidate = self.queued(plugin).await;
         self.claim(vec![candidate]).await.claimed.remove(0).job
     }
 
-    pub fn succeeded(&self, fence: Fence) -> Finish {
+    pub(crate) fn succeeded(&self, fence: Fence) -> Finish {
         finish(fence, succeeded(self.hands.now()), Ending::Succeeded)
     }
 }
 
-pub fn new_job(plugin: &str) -> NewJob {
+pub(crate) fn new_job(plugin: &str) -> NewJob {
     NewJob {
         id: JobId::from(Uuid::now_v7()),
         plugin: plugin.into(),
@@ -146,11 +146,11 @@ pub fn new_job(plugin: &str) -> NewJob {
     }
 }
 
-pub fn keyed(plugin: &str, key: &str) -> NewJob {
+pub(crate) fn keyed(plugin: &str, key: &str) -> NewJob {
     NewJob { dedupe_key: Some(key.into()), dedupe_window: Duration::from_secs(3600), ..new_job(plugin) }
 }
 
-pub fn succeeded(at: Timestamp) -> Outcome {
+pub(crate) fn succeeded(at: Timestamp) -> Outcome {
     Outcome {
         status: AttemptStatus::Succeeded,
         cause: None,
@@ -167,14 +167,14 @@ pub fn succeeded(at: Timestamp) -> Outcome {
     }
 }
 
-pub fn failed(cause: Cause, at: Timestamp) -> Outcome {
+pub(crate) fn failed(cause: Cause, at: Timestamp) -> Outcome {
     Outcome::without_process(cause, format!("it went wrong: {cause}"), at)
 }
 
-pub fn finish(fence: Fence, outcome: Outcome, ending: Ending) -> Finish {
+pub(crate) fn finish(fence: Fence, outcome: Outcome, ending: Ending) -> Finish {
     Finish { fence, outcome, ending, plan: Plan::default(), is_awaited: false }
 }
 
-pub fn retry_in(at: Timestamp, seconds: i64) -> Ending {
+pub(crate) fn retry_in(at: Timestamp, seconds: i64) -> Ending {
     Ending::Retry { due: at + TimeDelta::seconds(seconds) }
 }

@@ -31,14 +31,16 @@ BEGIN
                 AND c.dedupe_key = batch_claim.dedupe_key AND c.plugin = batch_claim.plugin
                 AND c.command = batch_claim.command);
     UPDATE batch_claim SET verdict = 4
-        FROM (SELECT c.n, row_number() OVER (PARTITION BY c.plugin ORDER BY c.n) AS rank
-                FROM batch_claim c WHERE c.verdict = 0) r
-        WHERE batch_claim.n = r.n AND r.rank + (SELECT count(*) FROM job_queue q
-            WHERE q.status = 'running' AND q.plugin = batch_claim.plugin) > batch_claim.cap;
+        FROM (SELECT c.n, row_number() OVER (PARTITION BY c.plugin ORDER BY c.n) + coalesce(r.running, 0) AS place
+                FROM batch_claim c LEFT JOIN (
+                    SELECT q.plugin, count(*) AS running FROM job_queue q WHERE q.status = 'running' GROUP BY q.plugin
+                ) r ON r.plugin = c.plugin
+                WHERE c.verdict = 0) p
+        WHERE batch_claim.n = p.n AND p.place > batch_claim.cap;
     UPDATE batch_claim SET verdict = 5
-        FROM (SELECT c.n, row_number() OVER (ORDER BY c.n) AS rank FROM batch_claim c WHERE c.verdict = 0) r
-        WHERE batch_claim.n = r.n
-            AND r.rank + (SELECT count(*) FROM job_queue q WHERE q.status = 'running') > batch_claim.max_running;
+        FROM (SELECT c.n, row_number() OVER (ORDER BY c.n) AS place FROM batch_claim c WHERE c.verdict = 0) p
+        WHERE batch_claim.n = p.n
+            AND p.place + (SELECT count(*) FROM job_queue q WHERE q.status = 'running') > batch_claim.max_running;
     UPDATE job_queue SET status = 'running', started_at = NEW.at, next_retry_at = NULL,
             claim_no = job_queue.claim_no + 1, boot_id = c.boot, pid = NULL, pid_start = NULL,
             started_config_snapshot_id = c.snapshot

@@ -1,0 +1,55 @@
+//! The breaker actor: answers the scheduler whether a plugin's command may be fired. Nobody else asks it.
+//!
+//! The rows of `circuit_breakers` are the truth; this actor holds only the time of its last look. No schedule can fire
+//! yet, so the one question it is asked is how many breakers are open.
+
+use std::sync::Arc;
+
+use ductile_otp::{Cx, Exit, Message, Reply, Server, StartInfo};
+use serde_json::{Value, json};
+
+use crate::shared::Shared;
+
+/// State: the way to the rows.
+pub(crate) struct Breaker {
+    shared: Arc<Shared>,
+    open: u64,
+}
+
+pub(crate) enum Msg {
+    /// How many breakers are open?
+    CountOpen(Reply<u64>),
+}
+
+impl Message for Msg {
+    fn kind(&self) -> &'static str {
+        match self {
+            Self::CountOpen(_) => "CountOpen",
+        }
+    }
+}
+
+impl Server for Breaker {
+    type Msg = Msg;
+    type Args = Arc<Shared>;
+
+    async fn init(shared: Self::Args, _: &Cx<Self>, _: StartInfo) -> Result<Self, Exit> {
+        Ok(Self { shared, open: 0 })
+    }
+
+    async fn handle(&mut self, _: &Cx<Self>, msg: Msg) -> Result<(), Exit> {
+        match msg {
+            Msg::CountOpen(reply) => {
+                if let Ok(open) = self.shared.readers.open_breakers().await {
+                    self.open = open;
+                }
+                reply.send(self.open);
+            }
+        }
+        Ok(())
+    }
+
+    fn inspect(&self) -> Value {
+        json!({ "open": self.open })
+    }
+}

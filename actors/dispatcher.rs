@@ -1,0 +1,271 @@
+//! The dispatcher: turns free slots into claims and claims into attempts.
+//!
+//! Woken by work and by ends of attempts. Its counts are hints for how much to ask for; the ledger rechecks every cap
+//! from rows in the transaction of the claim. It never waits for a job.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use ductile_domain::generation::Generation;
+use ductile_domain::ids::JobId;
+use ductile_domain::job::{Candidate, ClaimRequest};
+use ductile_ledger::{Claimed, Claims, Refusal, Refused};
+use ductile_otp::{Cx, Exit, Message, Restart, Server, Shutdown, StartInfo, Timer};
+use serde_json::{Value, json};
+
+use crate::job::{Job, JobArgs};
+use crate::shared::{CALL_DEADLINE, LEDGER_DEADLINE, SLOW_POLL, Shared};
+use crate::{ledger, queue};
+
+/// What an attempt's actor gets beyond the plugin's own grace when it is told to stop.
+const STOP_MARGIN: Duration = Duration::from_secs(10);
+
+/// State: who runs, as far as it was told.
+pub(crate) struct Dispatcher {
+    shared: Arc<Shared>,
+    /// Attempts that hold a slot, by job.
+    live: HashMap<JobId, Arc<str>>,
+    /// Slots asked for in claims that are under way.
+    claiming: HashMap<Arc<str>, usize>,
+    /// Plugins with candidates that the last claims refused for the sake of another job.
+    parked: HashSet<Arc<str>>,
+    /// A claim was refused by a cap: ask again after the next end, not at once.
+    is_capped: bool,
+    poll: Option<Timer>,
+}
+
+pub(crate) enum Msg {
+    /// The queue has candidates.
+    WorkAvailable,
+    /// A claim was answered.
+    Claimed { asked: Vec<Candidate>, generation: Arc<Generation>, result: Result<Claims, String> },
+    /// This attempt's process is gone and its outcome is on its way to the ledger: its slot can be asked for.
+    SlotFree(JobId),
+    /// This attempt's end is committed, whatever way it came.
+    Ended { job: JobId, plugin: Arc<str> },
+    /// The operator paused or resumed, or the generation changed.
+    Recheck,
+    /// Behind every wake-up: count again from rows.
+    Poll,
+}
+
+impl Message for Msg {
+    fn kind(&self) -> &'static str {
+        match self {
+            Self::WorkAvailable => "WorkAvailable",
+            Self::Claimed { .. } => "Claimed",
+            Self::SlotFree(_) => "SlotFree",
+            Self::Ended { .. } => "Ended",
+            Self::Recheck => "Recheck",
+            Self::Poll => "Poll",
+        }
+    }
+}
+
+impl Server for Dispatcher {
+    type Msg = Msg;
+    type Args = Arc<Shared>;
+
+    async fn init(shared: Self::Args, _: &Cx<Self>, _: StartInfo) -> Result<Self, Exit> {
+        Ok(Self { shared, live: HashMap::new(), claiming: HashMap::new(), parked: HashSet::new(), is_capped: false, poll: None })
+    }
+
+    async fn continue_(&mut self, cx: &Cx<Self>) -> Result<(), Exit> {
+        self.poll(cx).await;
+        Ok(())
+    }
+
+    async fn handle(&mut self, cx: &Cx<Self>, msg: Msg) -> Result<(), Exit> {
+        match msg {
+            Msg::WorkAvailable | Msg::Recheck => self.dispatch(cx).await,
+            Msg::Claimed { asked, generation, result } => self.start_claimed(cx, asked, &generation, result).await,
+            Msg::SlotFree(job) => self.free(cx, job).await,
+            Msg::Ended { job, plugin } => self.ended(cx, job, &plugin).await,
+            Msg::Poll => self.poll(cx).await,
+        }
+        Ok(())
+    }
+
+    fn inspect(&self) -> Value {
+        json!({
+            "running": self.live.len(),
+            "claiming": self.claiming.values().sum::<usize>(),
+            "paused": self.shared.flags.is_paused(),
+            "draining": self.shared.flags.is_draining(),
+        })
+    }
+}
+
+impl Dispatcher {
+    fn may_dispatch(&self) -> bool {
+        !self.shared.flags.is_paused() && !self.shared.flags.is_draining()
+    }
+
+    async fn dispatch(&mut self, cx: &Cx<Self>) {
+        if !self.may_dispatch() {
+            return;
+        }
+        let generation = self.shared.generation();
+        let max = generation.config.service.max_workers as usize;
+        let held = self.live.len() + self.claiming.values().sum::<usize>();
+        let free = max.saturating_sub(held);
+        if free == 0 {
+            return;
+        }
+        let room = self.room(&generation);
+        let taken =
+            self.shared.addresses.queue.call(|reply| queue::Msg::Take { free, room, reply }, CALL_DEADLINE).await;
+        // A queue that is restarting wakes this actor when it is up again.
+        let Ok(taken) = taken else { return };
+        if !taken.is_empty() {
+            self.claim(cx, generation, taken);
+        }
+    }
+
+    /// How many more jobs each plugin may run, as far as this actor knows.
+    fn room(&self, generation: &Arc<Generation>) -> queue::Room {
+        let mut held: HashMap<Arc<str>, usize> = self.claiming.clone();
+        for plugin in self.live.values() {
+            *held.entry(plugin.clone()).or_default() += 1;
+        }
+        let generation = generation.clone();
+        Box::new(move |plugin| {
+            // A plugin that is gone is claimed too: its attempt ends the job with a reason that people can read.
+            let cap = generation.catalog.get(plugin).map_or(1, |p| p.parallelism);
+            ((cap as usize).saturating_sub(held.get(plugin).copied().unwrap_or(0)), cap)
+        })
+    }
+
+    fn claim(&mut self, cx: &Cx<Self>, generation: Arc<Generation>, candidates: Vec<(Candidate, u32)>) {
+        for (candidate, _) in &candidates {
+            *self.claiming.entry(candidate.plugin.clone()).or_default() += 1;
+        }
+        let asked: Vec<Candidate> = candidates.iter().map(|(c, _)| c.clone()).collect();
+        let request = ClaimRequest {
+            boot: self.shared.boot,
+            candidates,
+            max_running: generation.config.service.max_workers,
+            snapshot: generation.snapshot,
+        };
+        let ledger = self.shared.addresses.ledger.clone();
+        let me = cx.slot().clone();
+        drop(cx.spawn(async move {
+            let result = match ledger.call(|reply| ledger::Msg::Claim(request, reply), LEDGER_DEADLINE).await {
+                Ok(Ok(claimed)) => Ok(claimed),
+                Ok(Err(error)) => Err(error.to_string()),
+                // The claim may have been committed: the reaper finds rows without an attempt and gives them back.
+                Err(error) => Err(format!("the ledger did not answer: {error}")),
+            };
+            // The answer must arrive, or its slots would stay asked for until the next poll.
+            let _ = me.cast(Msg::Claimed { asked, generation, result }, LEDGER_DEADLINE).await;
+        }));
+    }
+
+    async fn start_claimed(
+        &mut self,
+        cx: &Cx<Self>,
+        asked: Vec<Candidate>,
+        generation: &Arc<Generation>,
+        result: Result<Claims, String>,
+    ) {
+        for candidate in &asked {
+            if let Some(n) = self.claiming.get_mut(&candidate.plugin) {
+                *n -= 1;
+                if *n == 0 {
+                    self.claiming.remove(&candidate.plugin);
+                }
+            }
+        }
+        let claims = match result {
+            Ok(claims) => claims,
+            Err(error) => {
+                tracing::warn!(component = "dispatcher", %error, "could not claim; trying again at the next poll");
+                self.is_capped = true;
+                Claims::default()
+            }
+        };
+        self.settle(asked, &claims.refused);
+        for claimed in claims.claimed {
+            self.start(claimed, generation).await;
+        }
+        if !self.is_capped {
+            self.dispatch(cx).await;
+        }
+    }
+
+    /// Tells the queue which rows are its again.
+    fn settle(&mut self, asked: Vec<Candidate>, refused: &[Refused]) {
+        let taken: Vec<i64> = asked.iter().map(|c| c.row).collect();
+        let mut back = Vec::new();
+        for refusal in refused {
+            self.is_capped |= matches!(refusal.why, Refusal::GlobalCap | Refusal::PluginCap);
+            if let Some(candidate) = asked.iter().find(|c| c.row == refusal.row) {
+                if matches!(refusal.why, Refusal::PluginCap | Refusal::TwinRunning) {
+                    self.parked.insert(candidate.plugin.clone());
+                }
+                back.push((candidate.clone(), refusal.why));
+            }
+        }
+        // Lost when the mailbox is full: the queue forgets what it handed out after a while and reads the rows again.
+        let _ = self.shared.addresses.queue.try_cast(queue::Msg::Settled { taken, back });
+    }
+
+    async fn start(&mut self, claimed: Claimed, generation: &Arc<Generation>) {
+        let Claimed { job, unreadable, .. } = claimed;
+        let fence = job.fence;
+        let id = fence.job;
+        self.live.insert(id, job.plugin.clone());
+        let args = JobArgs { shared: self.shared.clone(), generation: generation.clone(), job: Arc::new(job), unreadable };
+        let shutdown = Shutdown::After(ductile_plugin::Limits::default().term_grace + STOP_MARGIN);
+        let started = self.shared.jobs.start_child::<Job>(format!("job:{id}"), args, Restart::Temporary, shutdown).await;
+        if let Err(error) = started {
+            self.live.remove(&id);
+            let reason = format!("attempt not started: {error}");
+            tracing::warn!(component = "dispatcher", job_id = %id, reason, "given back");
+            ledger::give_back(&self.shared, fence, reason, None).await;
+        }
+    }
+
+    async fn free(&mut self, cx: &Cx<Self>, job: JobId) {
+        if self.live.remove(&job).is_some() {
+            self.dispatch(cx).await;
+        }
+    }
+
+    async fn ended(&mut self, cx: &Cx<Self>, job: JobId, plugin: &Arc<str>) {
+        let was_live = self.live.remove(&job).is_some();
+        if self.parked.remove(plugin) {
+            let _ = self.shared.addresses.queue.try_cast(queue::Msg::Freed(plugin.clone()));
+        }
+        if was_live || self.is_capped {
+            self.is_capped = false;
+            self.dispatch(cx).await;
+        }
+    }
+
+    /// Counts again from rows and live actors: whoever has neither holds no slot.
+    async fn poll(&mut self, cx: &Cx<Self>) {
+        self.poll = Some(cx.send_after(SLOW_POLL, Msg::Poll));
+        self.is_capped = false;
+        match self.shared.readers.running().await {
+            Ok(rows) => {
+                let mut counted: HashMap<JobId, Arc<str>> = rows
+                    .into_iter()
+                    .filter_map(|row| Some((row.job_id.parse().ok()?, row.plugin.into())))
+                    .collect();
+                // An attempt that was started after the read has its actor but was not seen in its row.
+                for name in self.shared.jobs.which() {
+                    if let Some(id) = name.strip_prefix("job:").and_then(|id| id.parse().ok())
+                        && let Some(plugin) = self.live.remove(&id)
+                    {
+                        counted.entry(id).or_insert(plugin);
+                    }
+                }
+                self.live = counted;
+            }
+            Err(error) => tracing::warn!(component = "dispatcher", %error, "could not count the running jobs"),
+        }
+        self.dispatch(cx).await;
+    }
+}

@@ -1,0 +1,256 @@
+//! The gateway as its doors see it: questions and orders turned into messages and short reads.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use ductile_api::events::EventRing;
+use ductile_api::gateway::{Cancelled, Gateway, Health, Refusal, Submission, Submitted};
+use ductile_domain::generation::Generation;
+use ductile_domain::ids::{BootId, JobId};
+use ductile_domain::job::NewJob;
+use ductile_domain::time;
+use ductile_domain::tree as shown;
+use ductile_ledger::{Cancelled as Cancellation, Counts, Enqueued, Readers, WriteError};
+use ductile_otp::{CallError, InspectError, Kind, Node, RestartError};
+use serde_json::Value;
+
+use crate::shared::{CALL_DEADLINE, LEDGER_DEADLINE, SLOW_POLL, Shared};
+use crate::{breaker, dispatcher, job, ledger};
+
+/// Addresses and shared state behind the doors; holds no actor, so it survives all of them.
+#[derive(Debug, Clone)]
+pub struct Handle {
+    shared: Arc<Shared>,
+}
+
+impl Handle {
+    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+        Self { shared }
+    }
+
+    /// What the gateway shares with its actors.
+    #[must_use]
+    pub fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    async fn ask_ledger<T>(
+        &self,
+        make: impl FnOnce(ductile_otp::Reply<Result<T, WriteError>>) -> ledger::Msg,
+    ) -> Result<T, Refusal> {
+        match self.shared.addresses.ledger.call(make, LEDGER_DEADLINE).await {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(error)) => Err(refuse_write(&error)),
+            Err(error) => Err(refuse_call(&error, "the ledger")),
+        }
+    }
+}
+
+fn refuse_write(error: &WriteError) -> Refusal {
+    if error.is_transient() || matches!(error, WriteError::Closed) {
+        Refusal::Unavailable { reason: error.to_string(), retry_after: Duration::from_secs(5) }
+    } else {
+        Refusal::Internal(error.to_string())
+    }
+}
+
+fn refuse_call(error: &CallError, whom: &str) -> Refusal {
+    Refusal::Unavailable { reason: format!("{whom} did not answer: {error}"), retry_after: Duration::from_secs(1) }
+}
+
+impl Gateway for Handle {
+    async fn submit(&self, submission: Submission) -> Result<Submitted, Refusal> {
+        if self.shared.flags.is_draining() {
+            let reason = "the gateway is stopping and takes no new work".to_owned();
+            return Err(Refusal::Unavailable { reason, retry_after: Duration::from_secs(10) });
+        }
+        let generation = self.shared.generation();
+        let max_attempts = generation.catalog.get(&submission.plugin).map_or(1, |p| p.retry.max_attempts);
+        let job = NewJob {
+            id: JobId::from(uuid::Uuid::now_v7()),
+            plugin: submission.plugin,
+            command: submission.command,
+            payload: submission.payload,
+            max_attempts,
+            submitted_by: submission.submitted_by,
+            requested_by: Some(submission.requested_by),
+            dedupe_key: submission.dedupe_key,
+            dedupe_window: generation.config.service.dedupe_ttl,
+            dedupe_in_flight: submission.dedupe_in_flight,
+            parent: None,
+            source_event: None,
+            target_key: String::new(),
+            context: None,
+            snapshot: generation.snapshot,
+        };
+        // An answer that is lost after the commit is not repeated here: only the caller knows whether it may be.
+        let enqueued = self.ask_ledger(|reply| ledger::Msg::Enqueue { jobs: vec![job], generation: generation.no, reply }).await?;
+        match enqueued.into_iter().next() {
+            Some(Enqueued::Accepted { job, .. }) => Ok(Submitted::Accepted(job)),
+            Some(Enqueued::Duplicate { job, status }) => Ok(Submitted::Duplicate(job, status)),
+            None => Err(Refusal::Internal("the ledger answered an enqueue of one job with none".to_owned())),
+        }
+    }
+
+    async fn cancel(&self, job: JobId, why: String, requested_by: String) -> Result<Cancelled, Refusal> {
+        let recorded = why.clone();
+        let result = self.ask_ledger(|reply| ledger::Msg::Cancel { job, why: recorded, requested_by, reply }).await?;
+        Ok(match result {
+            Cancellation::Dead { .. } => Cancelled::Dead,
+            Cancellation::Flagged => {
+                // The flag in the row is the truth; this only makes it quick.
+                if let Some(slot) = self.shared.jobs.get::<job::Msg>(&format!("job:{job}")) {
+                    let _ = slot.try_cast(job::Msg::Cancel(why));
+                }
+                Cancelled::Stopping
+            }
+            Cancellation::AlreadyTerminal(status) => Cancelled::AlreadyTerminal(status),
+            Cancellation::Unknown => Cancelled::Unknown,
+        })
+    }
+
+    async fn wait(&self, job: JobId, timeout: Duration) {
+        let waiter = self.shared.waiters.register(job);
+        let deadline = tokio::time::Instant::now() + timeout;
+        loop {
+            let mut ended = pin!(waiter.ended());
+            ended.as_mut().enable();
+            match self.shared.readers.status(job).await {
+                Ok(Some(status)) if !status.is_terminal() => {}
+                _ => return,
+            }
+            let poll = (tokio::time::Instant::now() + SLOW_POLL).min(deadline);
+            let _ = tokio::time::timeout_at(poll, ended).await;
+            if tokio::time::Instant::now() >= deadline {
+                return;
+            }
+        }
+    }
+
+    async fn set_dispatch(&self, on: bool, requested_by: String) -> Result<(), Refusal> {
+        self.ask_ledger(|reply| ledger::Msg::SetPaused { paused: !on, reply }).await?;
+        tracing::info!(component = "dispatcher", requested_by, dispatching = on, "dispatch was switched");
+        self.shared.flags.set_paused(!on);
+        self.shared.addresses.dispatcher.wake(|| dispatcher::Msg::Recheck);
+        Ok(())
+    }
+
+    async fn restart_actor(&self, path: &str) -> Result<(), Refusal> {
+        // Not awaited: the restarted actor may be the one that carries this very answer.
+        match self.shared.tree.restarts().restart(path) {
+            Ok(_) => Ok(()),
+            Err(RestartError::Unknown | RestartError::NotRestartable) => Err(Refusal::UnknownActor(path.to_owned())),
+            Err(error) => {
+                Err(Refusal::Unavailable { reason: format!("{path}: {error}"), retry_after: Duration::from_secs(1) })
+            }
+        }
+    }
+
+    async fn inspect_actor(&self, path: &str) -> Result<Option<Value>, Refusal> {
+        match self.shared.tree.inspect(path, Duration::from_millis(500)).await {
+            Ok(view) => Ok(Some(view)),
+            Err(InspectError::Unknown) => Err(Refusal::UnknownActor(path.to_owned())),
+            Err(InspectError::Down | InspectError::Unresponsive) => Ok(None),
+        }
+    }
+
+    fn stop(&self, requested_by: String) {
+        self.shared.stop.send_replace(Some(requested_by));
+    }
+
+    fn tree(&self) -> shown::TreeNode {
+        self.shared.tree.snapshot().as_ref().map_or_else(|| unborn(), show)
+    }
+
+    fn generation(&self) -> Arc<Generation> {
+        self.shared.generation()
+    }
+
+    async fn health(&self) -> Health {
+        let shared = &self.shared;
+        let mut reasons = shared.flags.troubles();
+        let counts = shared.readers.counts().await.unwrap_or_else(|error| {
+            reasons.push(error.to_string());
+            Counts::default()
+        });
+        let open = shared.addresses.breaker.call(breaker::Msg::CountOpen, CALL_DEADLINE).await;
+        Health {
+            status: if shared.flags.is_draining() {
+                "draining"
+            } else if reasons.is_empty() {
+                "ok"
+            } else {
+                "degraded"
+            }
+            .to_owned(),
+            reasons,
+            uptime_seconds: shared.started.elapsed().as_secs(),
+            queue_depth: counts.queued,
+            running: counts.running,
+            plugins_loaded: shared.generation().catalog.iter().filter(|p| p.is_runnable).count(),
+            plugins_circuit_open: open.unwrap_or(0),
+            paused: shared.flags.is_paused(),
+        }
+    }
+
+    fn events(&self) -> &EventRing {
+        &self.shared.ring
+    }
+
+    fn readers(&self) -> &Readers {
+        &self.shared.readers
+    }
+
+    fn boot_id(&self) -> BootId {
+        self.shared.boot
+    }
+}
+
+/// The generic layer's node as the doors show it.
+fn show(node: &Node) -> shown::TreeNode {
+    let text = |at: SystemTime| time::format(at.into());
+    let kind = if node.kind == Kind::Worker { "worker" } else { "supervisor" };
+    let strategy = if node.kind == Kind::Dynamic { Some("dynamic") } else { node.strategy.map(|s| s.as_str()) };
+    shown::TreeNode {
+        path: node.path.to_string(),
+        name: node.name.clone(),
+        kind: kind.to_owned(),
+        strategy: strategy.map(str::to_owned),
+        restart: node.restart.as_str().to_owned(),
+        phase: node.phase.as_str().to_owned(),
+        incarnation: node.incarnation,
+        restarts: node.restarts,
+        started_at: node.started_at.map(text).unwrap_or_default(),
+        last_exit: node.last_exit.as_ref().map(|e| shown::LastExit {
+            class: e.class.to_owned(),
+            reason: e.reason.clone(),
+            at: text(e.at),
+        }),
+        mailbox: node.mailbox.map(|m| shown::Mailbox { len: m.len, cap: m.cap }),
+        handling: node.handling.map(|h| shown::Handling {
+            message: h.kind.to_owned(),
+            for_ms: u64::try_from(h.time.as_millis()).unwrap_or(u64::MAX),
+        }),
+        children: node.children.iter().map(show).collect(),
+    }
+}
+
+/// A root that has not been started yet.
+fn unborn() -> shown::TreeNode {
+    shown::TreeNode {
+        path: "root".to_owned(),
+        name: "root".to_owned(),
+        kind: "supervisor".to_owned(),
+        strategy: None,
+        restart: "permanent".to_owned(),
+        phase: "starting".to_owned(),
+        incarnation: 0,
+        restarts: 0,
+        started_at: String::new(),
+        last_exit: None,
+        mailbox: None,
+        handling: None,
+        children: Vec::new(),
+    }
+}

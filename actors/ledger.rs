@@ -1,0 +1,199 @@
+//! The ledger actor: the only way to the writer. It forwards operations and says what was committed; the writer groups
+//! them into transactions.
+//!
+//! Woken by operations. It never waits for a commit in its handler, so that whatever arrives during one shares the
+//! next. A crash costs the callers one repetition: every operation is fenced or carries its own identity.
+
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use ductile_domain::ids::JobId;
+use ductile_domain::job::{ClaimRequest, Fence, NewJob};
+use ductile_domain::time::Timestamp;
+use ductile_ledger::{Cancelled, Claims, Enqueued, Finish, Finished, Orphan, Prune, Pruned, Recovered, WriteError, Writer};
+use ductile_otp::{Cx, Exit, Message, Reply, Server, StartInfo};
+use serde_json::{Value, json};
+
+use crate::announce::{self, Announced};
+use crate::shared::{LEDGER_DEADLINE, Shared};
+
+/// State: the writer of this incarnation.
+pub(crate) struct LedgerActor {
+    shared: Arc<Shared>,
+    writer: Writer,
+}
+
+type Answer<T> = Reply<Result<T, WriteError>>;
+
+pub(crate) enum Msg {
+    /// Accept work from outside: answered when it is on disk.
+    Enqueue { jobs: Vec<NewJob>, generation: u64, reply: Answer<Vec<Enqueued>> },
+    /// Take jobs for attempts.
+    Claim(ClaimRequest, Answer<Claims>),
+    /// End an attempt with everything that follows.
+    Finish { finish: Box<Finish>, job: Announced, reply: Answer<Finished> },
+    /// Put an attempt back uncounted.
+    GiveBack { fence: Fence, reason: String, due: Option<Timestamp>, reply: Answer<Finished> },
+    /// Cancel a job.
+    Cancel { job: JobId, why: String, requested_by: String, reply: Answer<Cancelled> },
+    /// The process of a claim lives; recorded with the next commit.
+    RecordSpawn { fence: Fence, pid: i32, pid_start: i64 },
+    /// Attempts of boots that are gone.
+    Orphans(Answer<Vec<Orphan>>),
+    /// End the attempts of boots that are gone.
+    Recover(Answer<Vec<Recovered>>),
+    /// Remember across restarts whether dispatch is paused.
+    SetPaused { paused: bool, reply: Answer<()> },
+    /// Delete one bounded step of what is past its retention.
+    Prune(Prune, Answer<Pruned>),
+    /// Copy the write-ahead log back into the file.
+    Checkpoint(Answer<()>),
+}
+
+impl Message for Msg {
+    fn kind(&self) -> &'static str {
+        match self {
+            Self::Enqueue { .. } => "Enqueue",
+            Self::Claim(..) => "Claim",
+            Self::Finish { .. } => "Finish",
+            Self::GiveBack { .. } => "GiveBack",
+            Self::Cancel { .. } => "Cancel",
+            Self::RecordSpawn { .. } => "RecordSpawn",
+            Self::Orphans(_) => "Orphans",
+            Self::Recover(_) => "Recover",
+            Self::SetPaused { .. } => "SetPaused",
+            Self::Prune(..) => "Prune",
+            Self::Checkpoint(_) => "Checkpoint",
+        }
+    }
+}
+
+impl Server for LedgerActor {
+    type Msg = Msg;
+    type Args = Arc<Shared>;
+
+    async fn init(shared: Self::Args, _: &Cx<Self>, _: StartInfo) -> Result<Self, Exit> {
+        let opened = shared.opened.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let writer = match opened {
+            Some(writer) => writer,
+            None => reopen(&shared).await?,
+        };
+        *shared.writer.lock().unwrap_or_else(PoisonError::into_inner) = Some(writer.clone());
+        Ok(Self { shared, writer })
+    }
+
+    async fn handle(&mut self, cx: &Cx<Self>, msg: Msg) -> Result<(), Exit> {
+        let (writer, shared) = (self.writer.clone(), self.shared.clone());
+        // Tasks are dropped here on purpose: each answers its caller itself and ends with this actor.
+        match msg {
+            Msg::Enqueue { jobs, generation, reply } => drop(cx.spawn(async move {
+                let announced: Vec<_> = jobs.iter().map(Announced::of).collect();
+                let result = writer.enqueue(jobs, generation).await;
+                if let Ok(enqueued) = &result {
+                    announce::enqueued(&shared, &announced, enqueued);
+                }
+                reply.send(result);
+            })),
+            Msg::Claim(request, reply) => drop(cx.spawn(async move {
+                let result = writer.claim(request).await;
+                if let Ok(claims) = &result {
+                    announce::claimed(&shared, &claims.claimed);
+                }
+                reply.send(result);
+            })),
+            Msg::Finish { finish, job, reply } => drop(cx.spawn(async move {
+                let result = writer.finish(*finish).await;
+                if let Ok(finished) = &result {
+                    announce::finished(&shared, &job, finished);
+                }
+                reply.send(result);
+            })),
+            Msg::GiveBack { fence, reason, due, reply } => {
+                drop(cx.spawn(async move { reply.send(writer.give_back(fence, reason, due).await) }));
+            }
+            Msg::Cancel { job, why, requested_by, reply } => drop(cx.spawn(async move {
+                let result = writer.cancel(job, why, requested_by).await;
+                if let Ok(Cancelled::Dead { .. }) = &result {
+                    shared.waiters.ended(job);
+                }
+                reply.send(result);
+            })),
+            Msg::RecordSpawn { fence, pid, pid_start } => writer.record_spawn(fence, pid, pid_start),
+            Msg::Orphans(reply) => drop(cx.spawn(async move { reply.send(writer.orphans().await) })),
+            Msg::Recover(reply) => drop(cx.spawn(async move { reply.send(writer.recover().await) })),
+            Msg::SetPaused { paused, reply } => {
+                drop(cx.spawn(async move { reply.send(writer.set_mark("paused", paused.then(|| "1".to_owned())).await) }));
+            }
+            Msg::Prune(prune, reply) => drop(cx.spawn(async move { reply.send(writer.prune(prune).await) })),
+            Msg::Checkpoint(reply) => drop(cx.spawn(async move { reply.send(writer.checkpoint().await) })),
+        }
+        Ok(())
+    }
+
+    /// What waits is committed first.
+    async fn terminate(&mut self, _: &Cx<Self>, _: &Exit) {
+        self.writer.close().await;
+    }
+
+    fn inspect(&self) -> Value {
+        json!({ "path": self.shared.ledger_options.path })
+    }
+}
+
+/// Waits for the end of the former connection, which commits what it had taken, and opens another.
+async fn reopen(shared: &Shared) -> Result<Writer, Exit> {
+    let former = shared.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
+    if let Some(former) = former {
+        former.close().await;
+    }
+    let ledger = ductile_ledger::open(shared.ledger_options.clone()).await.map_err(|e| Exit::Error(e.to_string()))?;
+    ledger.readers.close().await;
+    Ok(ledger.writer)
+}
+
+/// Waits longer with every refusal, up to a second.
+struct Patience(Duration);
+
+impl Patience {
+    fn new() -> Self {
+        Self(Duration::from_millis(10))
+    }
+
+    async fn wait(&mut self) {
+        tokio::time::sleep(self.0).await;
+        self.0 = (self.0 * 2).min(Duration::from_secs(1));
+    }
+}
+
+/// Asks until there is an answer that more asking can't change. Only for operations that are fenced: a repetition after
+/// a lost answer changes nothing.
+async fn insist<T>(shared: &Shared, job: JobId, make: impl Fn(Answer<T>) -> Msg) -> Result<T, WriteError> {
+    let mut patience = Patience::new();
+    loop {
+        let error = match shared.addresses.ledger.call(&make, LEDGER_DEADLINE).await {
+            Ok(Ok(answer)) => return Ok(answer),
+            Ok(Err(error)) if !error.is_transient() && !matches!(error, WriteError::Closed) => return Err(error),
+            Ok(Err(error)) => error.to_string(),
+            Err(error) => error.to_string(),
+        };
+        tracing::warn!(component = "job", job_id = %job, error, "could not record the end of an attempt; trying again");
+        patience.wait().await;
+    }
+}
+
+/// Commits the end of an attempt.
+///
+/// # Errors
+/// When the ledger refuses this very end for good: the attempt must end otherwise.
+pub(crate) async fn finish(shared: &Shared, finish: &Finish, job: &Announced) -> Result<Finished, WriteError> {
+    let make = |reply| Msg::Finish { finish: Box::new(finish.clone()), job: job.clone(), reply };
+    insist(shared, finish.fence.job, make).await
+}
+
+/// Gives an attempt back. A refusal leaves the row to the reaper.
+pub(crate) async fn give_back(shared: &Shared, fence: Fence, reason: String, due: Option<Timestamp>) {
+    let make = |reply| Msg::GiveBack { fence, reason: reason.clone(), due, reply };
+    if let Err(error) = insist(shared, fence.job, make).await {
+        tracing::error!(component = "job", job_id = %fence.job, %error, "the ledger refuses to take an attempt back");
+    }
+}

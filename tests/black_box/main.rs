@@ -1,0 +1,8 @@
+//! The gateway as its users meet it: the real binary, real processes, real signals, one file per feature.
+
+mod bad_input;
+mod crash;
+mod gateway;
+mod jobs;
+mod misbehaving_plugins;
+mod start_stop;
