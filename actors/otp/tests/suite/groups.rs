@@ -84,7 +84,7 @@ async fn a_bystander_that_fails_to_start_again_is_tried_again() {
 }
 
 /// OTP: hanging_restart_loop_rest_for_one, and its one_for_all sibling
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn a_stop_ends_a_group_that_never_comes_up() {
     for strategy in [Strategy::RestForOne, Strategy::OneForAll] {
         let four = four(strategy, 1_000_000_000).await;

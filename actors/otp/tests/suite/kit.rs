@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use ductile_otp::{
-    ActorEvent, Backoff, ChildSpec, Cx, Exit, Intensity, Message, Node, Phase, Reply, Restart, Root, Server, Shutdown,
+    ActorEvent, Backoff, CallError, ChildSpec, Cx, Exit, Intensity, Message, Node, Phase, Reply, Restart, Root, Server, Shutdown,
     Slot, StartCause, StartError, StartInfo, Strategy, SupervisorSpec, Tree,
 };
 
@@ -236,8 +236,15 @@ pub(crate) async fn settle() {
     tokio::time::sleep(Duration::from_millis(1)).await;
 }
 
+/// The incarnation that answers; a question that waited in a mailbox that died is asked again.
 pub(crate) async fn who(slot: &Slot<Msg>) -> u64 {
-    slot.call(Msg::Who, SOON).await.expect("it answers")
+    loop {
+        match slot.call(Msg::Who, SOON).await {
+            Ok(incarnation) => return incarnation,
+            Err(CallError::Down | CallError::Crashed) => tokio::task::yield_now().await,
+            Err(error) => panic!("no answer: {error}"),
+        }
+    }
 }
 
 pub(crate) fn temporary(name: &str, slot: &Slot<Msg>, log: &Log) -> ChildSpec {

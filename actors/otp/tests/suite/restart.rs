@@ -166,7 +166,7 @@ async fn each_failed_restart_counts() {
 }
 
 /// OTP: hanging_restart_loop: a stop gets in between.
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn a_stop_ends_an_endless_restart_loop() {
     let log = Log::default();
     let a = slot();
