@@ -1,0 +1,135 @@
+//! Jobs and their history, in the API's shapes: from the gateway, or from the database's file when none answers.
+
+use ductile_domain::ids::JobId;
+use serde_json::{Map, Value};
+
+use crate::args::{Global, JobLogs};
+use crate::client::{Client, query};
+use crate::error::Error;
+use crate::instance::{Instance, connect};
+use crate::offline::Offline;
+use crate::report::Report;
+
+/// Where answers come from. Once the gateway was found missing, the rest of the command reads the file.
+#[derive(Debug)]
+pub(crate) struct Records {
+    client: Client,
+    instance: Option<Instance>,
+    file: Option<Offline>,
+}
+
+impl Records {
+    /// The records of the gateway that the flags name.
+    ///
+    /// # Errors
+    /// A bad address, or all problems of the configuration.
+    pub(crate) fn new(global: &Global, report: &Report) -> Result<Self, Error> {
+        if global.api_url.is_some() {
+            return Ok(Self { client: connect(global, report)?, instance: None, file: None });
+        }
+        let instance = Instance::locate(global, report)?;
+        Ok(Self { client: instance.client(), instance: Some(instance), file: None })
+    }
+
+    /// `{jobs, total}`, newest first.
+    ///
+    /// # Errors
+    /// Neither gateway nor file could be read.
+    pub(crate) async fn jobs(
+        &mut self,
+        status: Option<&str>,
+        plugin: Option<&str>,
+        limit: u32,
+        report: &Report,
+    ) -> Result<Value, Error> {
+        let most = limit.to_string();
+        let path = format!("/jobs{}", query(&[("status", status), ("plugin", plugin), ("limit", Some(&most))]));
+        match self.live(&path, report).await? {
+            Some(page) => Ok(page),
+            None => self.file()?.jobs(status, plugin, limit).await,
+        }
+    }
+
+    /// One job.
+    ///
+    /// # Errors
+    /// There is none with that id, or neither gateway nor file could be read.
+    pub(crate) async fn job(&mut self, id: JobId, report: &Report) -> Result<Value, Error> {
+        match self.live(&format!("/job/{id}"), report).await? {
+            Some(job) => Ok(job),
+            None => self.file()?.job(id).await,
+        }
+    }
+
+    /// `{logs, total}`, newest first.
+    ///
+    /// # Errors
+    /// A filter makes no sense, or neither gateway nor file could be read.
+    pub(crate) async fn logs(&mut self, args: &JobLogs, report: &Report) -> Result<Value, Error> {
+        let filter = &args.filter;
+        let most = filter.limit.to_string();
+        let path = format!(
+            "/job-logs{}",
+            query(&[
+                ("job_id", args.job.as_deref()),
+                ("plugin", args.plugin.as_deref()),
+                ("command", filter.command.as_deref()),
+                ("status", filter.status.as_deref()),
+                ("submitted_by", filter.submitted_by.as_deref()),
+                ("from", filter.from.as_deref()),
+                ("to", filter.to.as_deref()),
+                ("query", filter.query.as_deref()),
+                ("limit", Some(&most)),
+                ("include_result", filter.include_result.then_some("true")),
+            ])
+        );
+        match self.live(&path, report).await? {
+            Some(page) => Ok(page),
+            None => self.file()?.logs(args).await,
+        }
+    }
+
+    /// What became of a job, as fields: `logs`, newest first, and where the file can be read also `attempts` and
+    /// `transitions`, in their order.
+    ///
+    /// # Errors
+    /// Neither gateway nor file could be read.
+    pub(crate) async fn history(&mut self, id: JobId, report: &Report) -> Result<Map<String, Value>, Error> {
+        let logs = JobLogs { job: Some(id.to_string()), ..JobLogs::default() };
+        let logs = JobLogs { filter: crate::args::LogFilter { limit: 200, ..logs.filter }, ..logs };
+        let mut fields = Map::new();
+        fields.insert("logs".into(), self.logs(&logs, report).await?["logs"].take());
+        if let Some(instance) = &self.instance {
+            // The API tells of transitions only as they happen; the file beside its socket has them all.
+            let opened;
+            let file = match &self.file {
+                Some(file) => file,
+                None => {
+                    opened = Offline::open(instance)?;
+                    &opened
+                }
+            };
+            fields.insert("attempts".into(), file.attempts(id).await?);
+            fields.insert("transitions".into(), file.transitions(id).await?);
+        }
+        Ok(fields)
+    }
+
+    /// The gateway's answer; `None` once it is known to be away and the file is open.
+    async fn live(&mut self, path: &str, report: &Report) -> Result<Option<Value>, Error> {
+        if self.file.is_some() {
+            return Ok(None);
+        }
+        match (self.client.get(path).await, &self.instance) {
+            (Err(error), Some(instance)) if error.is_unreachable() => {
+                self.file = Some(Offline::instead(instance, &error, report)?);
+                Ok(None)
+            }
+            (answer, _) => answer.map(Some),
+        }
+    }
+
+    fn file(&self) -> Result<&Offline, Error> {
+        self.file.as_ref().ok_or_else(|| Error::Ledger("the database is not open".into()))
+    }
+}

@@ -1,0 +1,21 @@
+//! `ductile system start`: the gateway in the foreground.
+
+use crate::args::Global;
+use crate::error::Error;
+use crate::logging;
+
+/// Runs the gateway until it stops; answers the process's exit code.
+///
+/// # Errors
+/// All problems of the configuration.
+pub(crate) fn run(global: &Global) -> Result<i32, Error> {
+    let env = |name: &str| std::env::var(name).ok();
+    let path = ductile_config::locate(global.config.as_deref(), &env);
+    let loaded = ductile_config::load(&path, &env).map_err(Error::Config)?;
+    let _log = logging::start(&loaded.config.service, global.verbose);
+    Ok(ductile_actors::run(ductile_actors::BootOptions {
+        config: loaded.config,
+        warnings: loaded.warnings,
+        numbers: ductile_actors::Numbers::default(),
+    }))
+}
