@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use ductile_plugin::End;
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use support::{Bench, until};
 
 static ALONE: Mutex<()> = Mutex::new(());
@@ -44,6 +45,23 @@ fn no_fault_leaks_descriptors_or_threads() {
         bench.expect_nothing_left();
     }
     until("all descriptors are closed again", || descriptors() == before);
+}
+
+/// A gateway without descriptors gives the attempt back; with them the next one runs.
+#[test]
+fn a_spawn_without_descriptors_is_our_own_failure() {
+    let _alone = ALONE.lock().expect("no other test failed");
+    let bench = Bench::new();
+    let plugin = support::plugin(&support::root().join("plugins/echo"));
+    let invocation = bench.invocation(&plugin, &support::job(&plugin, "poll", None));
+    let before = getrlimit(Resource::Nofile);
+    let highest = std::fs::read_dir("/proc/self/fd").expect("this is Linux").flatten();
+    let highest: u64 = highest.filter_map(|e| e.file_name().to_str()?.parse().ok()).max().expect("stdin at least");
+    setrlimit(Resource::Nofile, Rlimit { current: Some(highest + 3), ..before }).expect("lowering is allowed");
+    let exited = bench.runner.start(invocation, |_, _| {}).wait();
+    setrlimit(Resource::Nofile, before).expect("the old limit is allowed");
+    assert!(matches!(&exited.end, End::SpawnFailed { ours: true, .. }), "{exited:?}");
+    assert_eq!(bench.exited(&plugin, "poll", None).end, End::Exited(0));
 }
 
 /// The spawn must be `clone3(CLONE_VM|CLONE_VFORK)`: with a fork each job would copy the gateway's page tables.
