@@ -17,6 +17,9 @@ use crate::{DynSupervisor, Exit, Restart, Shutdown, StartCause, StartInfo, Tree}
 /// How long a killed actor may take before it is left behind as a zombie.
 pub(crate) const ZOMBIE_AFTER: Duration = Duration::from_secs(1);
 
+/// What is left of a child's shutdown limit when the tree hurries: enough to let go, not to finish work.
+const IN_A_HURRY: Duration = Duration::from_millis(100);
+
 /// The children of a supervisor, which outlive its process: if that is killed, its own supervisor ends them.
 pub(crate) trait Brood: Send + Sync {
     /// Ends all, in reverse order; returns when none runs.
@@ -130,7 +133,7 @@ impl Kid {
             end_running(run, self.def.shutdown, why, tree, self.brood.is_some()).await;
             self.run = None;
         } else {
-            self.def.node.phase_now(Phase::Down);
+            self.def.node.idle();
         }
         self.end_brood().await;
     }
@@ -200,7 +203,7 @@ pub(crate) async fn reap(run: &mut Running, tree: &Tree) {
     tree.tell("actor.zombie", node, run.meta.incarnation);
 }
 
-/// Whether it ended in time. Time runs out at once when the tree hurries, except for supervisors.
+/// Whether it ended in time. Little is left when the tree hurries, except for supervisors.
 pub(crate) async fn wait_for(
     join: &mut JoinHandle<()>,
     limit: Option<Duration>,
@@ -211,6 +214,6 @@ pub(crate) async fn wait_for(
         biased;
         _ = join => true,
         () = tokio::time::sleep(limit.unwrap_or_default()), if limit.is_some() => false,
-        () = tree.hurried(), if !supervises => false,
+        () = async { tree.hurried().await; tokio::time::sleep(IN_A_HURRY).await }, if !supervises => false,
     }
 }

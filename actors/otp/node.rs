@@ -150,6 +150,14 @@ impl NodeCell {
         }
     }
 
+    /// Nothing runs; a zombie stays one.
+    pub(crate) fn idle(&self) {
+        let mut state = self.state();
+        if state.phase != Phase::Zombie {
+            state.phase = Phase::Down;
+        }
+    }
+
     /// Whatever incarnation is current.
     pub(crate) fn phase_now(&self, phase: Phase) {
         self.state().phase = phase;

@@ -174,7 +174,10 @@ impl<M: Message> Slot<M> {
             }
             tokio::select! {
                 biased;
-                answer = &mut answer => return answer.map_err(|_| CallError::Crashed),
+                answer = &mut answer => {
+                    // A mailbox that dies takes the questions with it that were never begun.
+                    return answer.map_err(|_| if guard.0.abandon() { CallError::Down } else { CallError::Crashed });
+                }
                 () = changed => {}
                 () = tokio::time::sleep_until(until) => return Err(CallError::Timeout),
             }

@@ -240,7 +240,7 @@ impl Tree {
         Some(cell)
     }
 
-    /// From now on nobody's shutdown limit is waited for.
+    /// From now on hardly anything of a shutdown limit is waited for.
     pub(crate) fn hurry(&self) {
         self.0.hurry.store(true, Ordering::Release);
         self.0.hurried.notify_waiters();

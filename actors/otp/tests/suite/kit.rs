@@ -4,8 +4,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use ductile_otp::{
-    ActorEvent, Backoff, CallError, ChildSpec, Cx, Exit, Intensity, Message, Node, Phase, Reply, Restart, Root, Server, Shutdown,
-    Slot, StartCause, StartError, StartInfo, Strategy, SupervisorSpec, Tree,
+    ActorEvent, Backoff, CallError, ChildSpec, Cx, Exit, Intensity, Message, Node, Phase, Reply, Restart, Root, Server,
+    Shutdown, Slot, StartCause, StartError, StartInfo, Strategy, SupervisorSpec, Tree,
 };
 
 /// Long enough for any machine; waiting ends earlier.
