@@ -139,12 +139,18 @@ pub(crate) fn prepare_file(path: &Path) -> Result<bool, Error> {
     match fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
         Ok(_) => return Ok(true),
         Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
-        // an existing file on a read-only file system: its header is still looked at first
+        // an existing file on a read-only file system says so below
         Err(error) if error.kind() == ErrorKind::ReadOnlyFilesystem && path.exists() => {}
         Err(error) => return Err(touching(error)),
     }
     let mut header = Vec::with_capacity(16);
-    fs::File::open(path).and_then(|f| f.take(16).read_to_end(&mut header)).map_err(touching)?;
+    // for writing as well: SQLite itself would only say that it can't open the file
+    fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open(path)
+        .and_then(|f| f.take(16).read_to_end(&mut header))
+        .map_err(touching)?;
     match header.as_slice() {
         [] => Ok(true),
         b"SQLite format 3\0" => Ok(false),

@@ -39,7 +39,8 @@ pub struct Readers {
 
 impl Readers {
     /// Connections are made when they are needed first.
-    pub(crate) fn connect(path: &Path, busy_timeout: Duration) -> Self {
+    #[must_use]
+    pub fn connect(path: &Path, busy_timeout: Duration) -> Self {
         let options = SqliteConnectOptions::new()
             .filename(path)
             .read_only(true)
