@@ -55,9 +55,16 @@ fn a_spawn_without_descriptors_is_our_own_failure() {
     let plugin = support::plugin(&support::root().join("plugins/echo"));
     let invocation = bench.invocation(&plugin, &support::job(&plugin, "poll", None));
     let before = getrlimit(Resource::Nofile);
-    let highest = std::fs::read_dir("/proc/self/fd").expect("this is Linux").flatten();
-    let highest: u64 = highest.filter_map(|e| e.file_name().to_str()?.parse().ok()).max().expect("stdin at least");
-    setrlimit(Resource::Nofile, Rlimit { current: Some(highest + 3), ..before }).expect("lowering is allowed");
+    // Three numbers stay free: the thread's eventfd and one pipe; the second pipe fails.
+    let open: Vec<u64> = std::fs::read_dir("/proc/self/fd")
+        .and_then(|list| list.collect::<Result<Vec<_>, _>>())
+        .expect("this is Linux")
+        .iter()
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .filter(|fd| std::fs::exists(format!("/proc/self/fd/{fd}")).unwrap_or(false))
+        .collect();
+    let limit = (0..).filter(|fd| !open.contains(fd)).nth(2).expect("numbers don't end") + 1;
+    setrlimit(Resource::Nofile, Rlimit { current: Some(limit), ..before }).expect("lowering is allowed");
     let exited = bench.runner.start(invocation, |_, _| {}).wait();
     setrlimit(Resource::Nofile, before).expect("the old limit is allowed");
     assert!(matches!(&exited.end, End::SpawnFailed { ours: true, .. }), "{exited:?}");
