@@ -96,7 +96,7 @@ impl Root {
         Ok(Self { tree, stop, exit })
     }
 
-    /// Stops the tree in reverse order. After `grace` nobody's shutdown limit is waited for any more; call it again with a shorter one to
+    /// Stops the tree in reverse order. After `grace` each child gets 100 ms more and is then killed; call it again with a shorter one to
     /// lose patience. Returns when all has ended.
     pub async fn stop(&self, reason: impl Into<String>, grace: Duration) -> Exit {
         self.stop.meta.ask_to_stop(Exit::Shutdown(reason.into()));
