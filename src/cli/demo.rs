@@ -51,7 +51,7 @@ async fn steps(args: &SystemDemo, report: &mut Report) -> Result<(), Error> {
     let mut facts = json!({"started_in_ms": millis(took)});
     let client = gateway.client();
     run_jobs(&gateway, &client, report).await?;
-    facts["plugin_killed"] = kill_a_plugin(&client, report).await?;
+    facts["plugin_killed"] = kill_a_plugin(&gateway, &client, report).await?;
     facts["actor_restarted"] = restart_an_actor(&client, report).await?;
     facts["gateway_killed"] = kill_the_gateway(&mut gateway, &client, report).await?;
     finish(args, gateway, &client, begin.elapsed(), facts, report).await
@@ -96,7 +96,7 @@ async fn show_job(client: &Client, plugin: &str, payload: Value, report: &mut Re
 }
 
 /// A job's process dies; the job is tried again, and a job beside it notices nothing.
-async fn kill_a_plugin(client: &Client, report: &mut Report) -> Result<Value, Error> {
+async fn kill_a_plugin(gateway: &DemoGateway, client: &Client, report: &mut Report) -> Result<Value, Error> {
     heading(3, "Kill a plugin in the middle of its job", report);
     let id = submit(client, "nap", json!({})).await?;
     let pid = process_of(id).await?;
@@ -111,7 +111,8 @@ async fn kill_a_plugin(client: &Client, report: &mut Report) -> Result<Value, Er
     ));
     expect(&beside, "succeeded", 1)?;
     let job = ended(client, id, report).await?;
-    report.line(format!("   the job itself: {} at attempt {}", job["status"].as_str().unwrap_or("?"), job["attempt"]));
+    command(&format!("ductile job inspect {id}"), report);
+    show_transitions(gateway, id, report).await?;
     expect(&job, "succeeded", 2)?;
     Ok(json!({"job_id": id, "status": job["status"], "attempt": job["attempt"]}))
 }
@@ -173,18 +174,7 @@ async fn kill_the_gateway(gateway: &mut DemoGateway, client: &Client, report: &m
     ));
     let job = ended(client, id, report).await?;
     command(&format!("ductile job inspect {id}"), report);
-    let transitions = Offline::open(&gateway.instance())?.transitions(id).await?;
-    let mut table = Table::new(&["   AT", "FROM", "TO", "REASON"]);
-    for row in transitions.as_array().into_iter().flatten() {
-        let text = |key: &str| row[key].as_str().unwrap_or_default().to_owned();
-        table.row([
-            (format!("   {}", text("created_at").get(11..23).unwrap_or_default()), Style::Dim),
-            (text("from_status"), Style::Plain),
-            (text("to_status"), Style::of_state(&text("to_status"))),
-            (text("reason"), Style::Plain),
-        ]);
-    }
-    report.table(&table);
+    show_transitions(gateway, id, report).await?;
     expect(&job, "succeeded", 2)?;
     Ok(json!({"job_id": id, "status": job["status"], "attempt": job["attempt"], "restarted_in_ms": millis(took)}))
 }
@@ -287,8 +277,13 @@ fn kill(pid: u32) -> Result<(), Error> {
     kill_process(target, Signal::KILL).map_err(|e| Error::Io { what: format!("kill process {pid}"), source: e.into() })
 }
 
+/// A dead process that its new parent has not looked at yet is a zombie: it runs no more.
 fn fate(pid: u32) -> &'static str {
-    if std::path::Path::new(&format!("/proc/{pid}")).exists() { "is still there" } else { "was ended" }
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    match stat.rsplit_once(") ").map(|(_, rest)| rest.starts_with(['Z', 'X'])) {
+        Some(false) => "is still there",
+        Some(true) | None => "was ended",
+    }
 }
 
 fn path_of(root: &TreeNode, name: &str) -> Option<String> {
@@ -299,6 +294,23 @@ fn path_of(root: &TreeNode, name: &str) -> Option<String> {
         }
     });
     path
+}
+
+/// What became of a job, from its first row to its last.
+async fn show_transitions(gateway: &DemoGateway, id: JobId, report: &mut Report) -> Result<(), Error> {
+    let transitions = Offline::open(&gateway.instance())?.transitions(id).await?;
+    let mut table = Table::new(&["   AT", "FROM", "TO", "REASON"]);
+    for row in transitions.as_array().into_iter().flatten() {
+        let text = |key: &str| row[key].as_str().unwrap_or_default().to_owned();
+        table.row([
+            (format!("   {}", text("created_at").get(11..23).unwrap_or_default()), Style::Dim),
+            (text("from_status"), Style::Plain),
+            (text("to_status"), Style::of_state(&text("to_status"))),
+            (text("reason"), Style::Plain),
+        ]);
+    }
+    report.table(&table);
+    Ok(())
 }
 
 /// The line of a node and those of its siblings.

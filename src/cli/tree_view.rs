@@ -18,7 +18,7 @@ pub(crate) struct View<'a> {
     pub colour: bool,
     /// Paths whose line is highlighted.
     pub changed: Option<&'a HashSet<String>>,
-    /// Show at most so many children of a dynamic supervisor, such as running attempts.
+    /// Show at most so many children of a dynamic supervisor, such as running attempts, and shorten long names.
     pub most_dynamic: Option<usize>,
 }
 
@@ -79,7 +79,7 @@ fn collect(node: &TreeNode, lead: (&str, &str), now: Timestamp, most: Option<usi
         path: node.path.clone(),
         phase: node.phase.clone(),
         cells: [
-            format!("{}{}", lead.0, one_line(&node.name)),
+            format!("{}{}", lead.0, if most.is_some() { short(&one_line(&node.name)) } else { one_line(&node.name) }),
             node.strategy.clone().unwrap_or_else(|| node.kind.clone()),
             node.phase.clone(),
             node.incarnation.to_string(),
@@ -100,6 +100,15 @@ fn collect(node: &TreeNode, lead: (&str, &str), now: Timestamp, most: Option<usi
         cells[0] = format!("{}└─ … {} more", lead.1, node.children.len() - shown);
         rows.push(Row { path: String::new(), phase: String::new(), cells });
     }
+}
+
+/// A job's id would push everything else off a screen; its end tells jobs apart better than its begin.
+fn short(name: &str) -> String {
+    let letters: Vec<char> = name.chars().collect();
+    if letters.len() <= 20 {
+        return name.to_owned();
+    }
+    letters[..4].iter().chain(&['…']).chain(&letters[letters.len() - 12..]).collect()
 }
 
 fn plain(row: &Row, widths: &[usize; 8], limit: Option<usize>) -> String {
@@ -236,6 +245,7 @@ root           rest_for_one  up         1         0  1m10s
         assert_eq!(lines.len(), 6);
         assert!(lines[4].starts_with("   ├─ job:1"), "{lines:?}");
         assert_eq!(lines[5], "   └─ … 3 more");
+        assert_eq!(short("job:01a1fe68-3f86-70b9-9f9c-25c1173e9859"), "job:…25c1173e9859");
     }
 
     #[test]

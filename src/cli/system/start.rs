@@ -12,6 +12,7 @@ pub(crate) fn run(global: &Global) -> Result<i32, Error> {
     let env = |name: &str| std::env::var(name).ok();
     let path = ductile_config::locate(global.config.as_deref(), &env);
     let loaded = ductile_config::load(&path, &env).map_err(Error::Config)?;
+    ductile_ledger::arm_failpoints();
     let _log = logging::start(&loaded.config.service, global.verbose);
     Ok(ductile_actors::run(ductile_actors::BootOptions {
         config: loaded.config,

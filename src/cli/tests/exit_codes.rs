@@ -1,0 +1,119 @@
+//! What scripts see: the exit code of whole command lines, in a directory where no gateway runs.
+
+use std::ffi::OsString;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ductile_cli::Build;
+use ductile_domain::ids::{BootId, JobId};
+use ductile_domain::job::NewJob;
+use ductile_ledger::OpenOptions;
+
+const BUILD: Build = Build { version: "0.0.0", commit: "unknown", built_at: "1970-01-01T00:00:00Z" };
+
+fn run(dir: &Path, line: &str) -> i32 {
+    let words = ["ductile", "--config"].map(OsString::from).into_iter().chain([dir.into()]);
+    ductile_cli::run(words.chain(line.split_whitespace().map(OsString::from)), BUILD)
+}
+
+fn configured(text: &str) -> tempfile::TempDir {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    std::fs::create_dir(dir.path().join("plugins")).expect("plugin root");
+    std::fs::write(dir.path().join("config.yaml"), text).expect("configuration");
+    dir
+}
+
+/// CLI-05, CLI-06: one case for each code that needs no gateway.
+#[test]
+fn command_lines_end_with_their_documented_codes() {
+    let good = configured("plugin_roots: [plugins]\n");
+    let bad = configured("plugin_roots: [plugins]\nservice:\n  max_workers: 0\n");
+    for (dir, line, code) in [
+        (&good, "version --json", 0),
+        (&good, "--version", 0),
+        (&good, "job --help", 0),
+        (&good, "config check", 0),
+        (&good, "config show service.name", 0),
+        (&good, "config show no.such", 1),
+        (&good, "", 2),
+        (&good, "frobnicate", 2),
+        (&good, "job inspect no-id", 2),
+        (&good, "plugin list --api-url https://example", 2),
+        (&good, "plugin list --api-url http://127.0.0.1:1", 69),
+        (&good, "plugin run echo", 69),
+        (&good, "system pause", 69),
+        (&good, "system stop", 69),
+        (&good, "job list", 69),
+        (&bad, "config check", 78),
+        (&bad, "config check --json", 78),
+        (&bad, "system start", 78),
+        (&bad, "job list", 78),
+    ] {
+        assert_eq!(run(dir.path(), line), code, "{line}");
+    }
+}
+
+/// CLI-04: what only says what it would do needs nobody, and changes nothing.
+#[test]
+fn a_dry_run_changes_nothing() {
+    let dir = configured("plugin_roots: [plugins]\n");
+    for line in
+        ["system pause --dry-run", "system stop --dry-run", "system restart root --dry-run", "system migrate --dry-run"]
+    {
+        assert_eq!(run(dir.path(), line), 0, "{line}");
+    }
+    let mut names: Vec<_> =
+        std::fs::read_dir(dir.path()).expect("a directory").map(|e| e.expect("an entry").file_name()).collect();
+    names.sort();
+    assert_eq!(names, ["config.yaml", "plugins"]);
+}
+
+/// CLI-37: read commands work on the database without a gateway, and leave it as it is.
+#[test]
+fn jobs_are_read_from_the_file_when_no_gateway_runs() {
+    let dir = configured("plugin_roots: [plugins]\n");
+    let path = dir.path().join("ductile.db");
+    let id: JobId = "01890f3e-7c5a-7000-8000-000000000001".parse().expect("an id");
+    let boot: BootId = "01890f3e-7c5a-7000-8000-000000000002".parse().expect("an id");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    runtime.block_on(async {
+        let ledger = ductile_ledger::open(OpenOptions::new(&path, boot)).await.expect("a new ledger");
+        let job = NewJob {
+            id,
+            plugin: Arc::from("echo"),
+            command: Arc::from("poll"),
+            payload: None,
+            max_attempts: 4,
+            submitted_by: "cli",
+            requested_by: None,
+            dedupe_key: None,
+            dedupe_window: Duration::ZERO,
+            dedupe_in_flight: false,
+            parent: None,
+            source_event: None,
+            target_key: String::new(),
+            context: None,
+            snapshot: None,
+        };
+        ledger.writer.enqueue(vec![job], 1).await.expect("enqueued");
+        ledger.close().await;
+    });
+    let before = std::fs::read(&path).expect("the database");
+    for line in [
+        "job list".to_owned(),
+        "job list --all --json".into(),
+        "queue --status pending".into(),
+        "job logs --query x".into(),
+        "system status".into(),
+        "status --json".into(),
+        format!("job inspect {id}"),
+        format!("inspect {id} --json"),
+    ] {
+        assert_eq!(run(dir.path(), &line), 0, "{line}");
+    }
+    assert_eq!(run(dir.path(), "job inspect 01890f3e-7c5a-7000-8000-00000000ffff"), 1);
+    assert_eq!(run(dir.path(), "job list --status nonsense"), 2);
+    assert_eq!(run(dir.path(), &format!("job cancel {id}")), 69, "changing something needs a gateway");
+    assert_eq!(std::fs::read(&path).expect("the database"), before);
+}
