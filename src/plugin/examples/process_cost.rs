@@ -1,6 +1,6 @@
 //! Measures what the runner adds to a bare loop of std's `Command`, in jobs per second and in one run.
 //!
-//! `cargo run --release -p ductile-plugin --example spawn_cost -- [seconds per round] [rounds]`; needs `cc`.
+//! `cargo run --release -p ductile-plugin --example process_cost -- [seconds per round] [rounds]`; needs `cc`.
 
 use std::error::Error;
 use std::ffi::OsString;
