@@ -25,4 +25,4 @@ pub use readers::{
     RunningRow, SnapshotRow, StopwatchRow, TransitionRow,
 };
 pub use schema::{APPLICATION_ID, VERSION};
-pub use writer::{Writer, failpoints};
+pub use writer::{Writer, arm_failpoints, failpoints};

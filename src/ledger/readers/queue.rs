@@ -166,7 +166,7 @@ impl Readers {
     pub async fn due(&self, until: Timestamp, limit: u32) -> Result<Vec<Candidate>, Error> {
         let rows = sqlx::query(
             "SELECT rowid, id, plugin, next_retry_at FROM job_queue
-             WHERE next_retry_at IS NOT NULL AND next_retry_at <= ?1 AND status = 'queued'
+             WHERE next_retry_at IS NOT NULL AND next_retry_at <= ?1 AND +status = 'queued'
              ORDER BY next_retry_at, rowid LIMIT ?2",
         )
         .bind(time::format(until))

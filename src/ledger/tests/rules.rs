@@ -6,12 +6,12 @@ use ductile_domain::job::{JobStatus, LEGAL_TRANSITIONS};
 use ductile_domain::outcome::Cause;
 use ductile_domain::plan::{NewFact, StateChange};
 use ductile_domain::retry::Ending;
-use ductile_ledger::{Enqueued, Snapshot, Verdict, WriteError};
+use ductile_ledger::{Enqueued, Finished, Snapshot, Verdict, WriteError};
 use serde_json::value::RawValue;
 use sqlx::Row as _;
 use sqlx::sqlite::SqliteConnection;
 use std::time::Duration;
-use support::{Bed, failed, finish, keyed, new_job, retry_in};
+use support::{Bed, Call, failed, finish, keyed, new_job, retry_in, together};
 
 fn object(text: &str) -> Box<RawValue> {
     RawValue::from_string(text.to_owned()).expect("JSON")
@@ -184,19 +184,20 @@ async fn the_hot_reads_use_the_partial_indexes() {
              WHERE status = 'queued' AND plugin = 'p' AND rowid > 5 ORDER BY rowid LIMIT 9",
             "job_queue_queued_idx (plugin=? AND rowid>?)",
         ),
+        ("SELECT count(*) FROM job_queue q WHERE q.status = 'running'", "(status=?)"),
         (
-            "SELECT q.plugin, count(*) FROM job_queue q WHERE q.status = 'running' GROUP BY q.plugin",
-            "job_queue_running_idx",
-        ),
-        ("SELECT count(*) FROM job_queue q WHERE q.status = 'running'", "job_queue_running_idx"),
-        (
-            "SELECT 1 FROM job_queue r WHERE r.dedupe_key = 'k' AND r.status = 'running' AND r.plugin = 'p'
-             AND r.command = 'c'",
+            "SELECT 1 FROM job_queue r WHERE r.dedupe_key = 'k' AND r.status = 'running' AND +r.plugin = 'p'
+             AND +r.command = 'c'",
             "job_queue_dedupe_status_completed_idx (dedupe_key=? AND status=?)",
+        ),
+        (
+            "SELECT rowid FROM job_queue WHERE next_retry_at IS NOT NULL AND next_retry_at <= 'x' AND +status = 'queued'
+             ORDER BY next_retry_at, rowid LIMIT 9",
+            "job_queue_retry_idx",
         ),
         ("SELECT min(next_retry_at) FROM job_queue WHERE next_retry_at IS NOT NULL", "job_queue_retry_idx"),
         (
-            "SELECT rowid FROM job_queue WHERE completed_at < 'x' AND status IN ('succeeded', 'dead')
+            "SELECT rowid FROM job_queue WHERE completed_at < 'x' AND +status IN ('succeeded', 'dead')
              ORDER BY completed_at LIMIT 9",
             "job_queue_completed_idx",
         ),
@@ -252,25 +253,13 @@ async fn merges_in_one_batch_see_each_other() {
     }
     let stale = jobs[1].fence;
     bed.ledger.writer.give_back(stale, "test".into(), None).await.expect("given back");
-    let finishes = jobs.iter().enumerate().map(|(n, job)| {
+    let calls = jobs.iter().enumerate().map(|(n, job)| {
         let mut done = bed.succeeded(job.fence);
         done.plan.state = Some(StateChange::Merge(object(&format!(r#"{{"k{n}":{n},"last":{n}}}"#))));
-        bed.ledger.writer.finish(done)
+        Box::pin(bed.ledger.writer.finish(done)) as Call<'_, Result<Finished, WriteError>>
     });
-    let mut calls: Vec<_> = finishes.map(Box::pin).collect();
-    let mut verdicts = Vec::new();
-    // polled together, so that they wait together
-    std::future::poll_fn(|cx| {
-        calls.retain_mut(|call| match call.as_mut().poll(cx) {
-            std::task::Poll::Ready(answer) => {
-                verdicts.push(answer.expect("answered").verdict);
-                false
-            }
-            std::task::Poll::Pending => true,
-        });
-        if calls.is_empty() { std::task::Poll::Ready(()) } else { std::task::Poll::Pending }
-    })
-    .await;
+    let answers = together(calls.collect()).await;
+    let verdicts: Vec<_> = answers.into_iter().map(|a| a.expect("answered").verdict).collect();
     assert_eq!(verdicts, [Verdict::Applied, Verdict::Fenced, Verdict::Applied, Verdict::Applied]);
     let state = bed.ledger.readers.plugin_state("echo").await.expect("read").expect("there");
     assert_eq!(state.get(), r#"{"k0":0,"k2":2,"k3":3,"last":3}"#);

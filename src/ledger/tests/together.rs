@@ -2,8 +2,7 @@
 
 mod support;
 
-use std::future::{Future, poll_fn};
-use std::pin::Pin;
+use std::future::poll_fn;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
@@ -11,29 +10,8 @@ use ductile_domain::ids::BootId;
 use ductile_domain::job::{Candidate, JobStatus};
 use ductile_domain::outcome::Cause;
 use ductile_ledger::{Cancelled, Deletable, Enqueued, OpenOptions, Prune, Refusal, WriteError, open};
-use support::{Bed, failed, finish, new_job, retry_in};
+use support::{Bed, Call, failed, finish, new_job, retry_in, together};
 use uuid::Uuid;
-
-type Call<'a, T> = Pin<Box<dyn Future<Output = T> + 'a>>;
-
-/// Polls all calls before any of them is answered, so that they wait for the writer together.
-async fn together<T>(mut calls: Vec<Call<'_, T>>) -> Vec<T> {
-    let mut answers: Vec<Option<T>> = calls.iter().map(|_| None).collect();
-    poll_fn(|cx| {
-        let mut is_done = true;
-        for (call, answer) in calls.iter_mut().zip(&mut answers) {
-            if answer.is_none() {
-                match call.as_mut().poll(cx) {
-                    Poll::Ready(value) => *answer = Some(value),
-                    Poll::Pending => is_done = false,
-                }
-            }
-        }
-        if is_done { Poll::Ready(()) } else { Poll::Pending }
-    })
-    .await;
-    answers.into_iter().flatten().collect()
-}
 
 /// core.md, Writer: a failing operation rolls back, and then fails alone.
 #[tokio::test]
@@ -48,7 +26,7 @@ async fn a_poisoned_operation_fails_alone() {
                 if n == 2 {
                     job.id = existing;
                 }
-                Box::pin(writer.enqueue(vec![job], 1)) as Call<'_, _>
+                Box::pin(writer.enqueue(vec![job], 1)) as Call<'_, Result<Vec<Enqueued>, WriteError>>
             })
             .collect(),
     )
@@ -69,7 +47,10 @@ async fn rows_and_transitions_follow_the_order_of_the_calls() {
     let jobs: Vec<_> = (0..40).map(|_| new_job("echo")).collect();
     let ids: Vec<_> = jobs.iter().map(|j| j.id).collect();
     let writer = &bed.ledger.writer;
-    let calls = jobs.into_iter().map(|job| Box::pin(writer.enqueue(vec![job], 1)) as Call<'_, _>).collect();
+    let calls = jobs
+        .into_iter()
+        .map(|job| Box::pin(writer.enqueue(vec![job], 1)) as Call<'_, Result<Vec<Enqueued>, WriteError>>)
+        .collect();
     let answers: Vec<_> = together(calls).await.into_iter().map(|a| a.expect("enqueued").remove(0)).collect();
     for (n, (answer, id)) in (1..).zip(answers.into_iter().zip(&ids)) {
         assert_eq!(answer, Enqueued::Accepted { job: *id, row: n, transition: n });
@@ -233,7 +214,9 @@ async fn doors_are_refused_at_once_when_too_much_waits() {
     options.capacity = 2;
     let ledger = open(options).await.expect("opened");
     let writer = &ledger.writer;
-    let calls = (0..3).map(|_| Box::pin(writer.enqueue(vec![new_job("echo")], 1)) as Call<'_, _>).collect();
+    let calls = (0..3)
+        .map(|_| Box::pin(writer.enqueue(vec![new_job("echo")], 1)) as Call<'_, Result<Vec<Enqueued>, WriteError>>)
+        .collect();
     let answers = together(calls).await;
     assert!(answers[0].is_ok() && answers[1].is_ok());
     assert!(matches!(answers[2], Err(WriteError::Overloaded)));
@@ -247,7 +230,7 @@ async fn a_dropped_call_is_still_committed() {
     let bed = Bed::new().await;
     for _ in 0..20 {
         let mut call = Box::pin(bed.ledger.writer.enqueue(vec![new_job("echo")], 1));
-        poll_fn(|cx| Poll::Ready(drop(call.as_mut().poll(cx)))).await;
+        poll_fn(|cx| Poll::Ready(call.as_mut().poll(cx).is_ready())).await;
     }
     bed.ledger.writer.flush().await;
     assert_eq!(bed.ledger.readers.counts().await.expect("read").queued, 20);
@@ -259,7 +242,7 @@ async fn a_closed_writer_says_so_and_what_waited_was_done() {
     let bed = Bed::new().await;
     let writer = bed.ledger.writer.clone();
     let mut waiting = Box::pin(writer.enqueue(vec![new_job("echo")], 1));
-    poll_fn(|cx| Poll::Ready(drop(waiting.as_mut().poll(cx)))).await;
+    poll_fn(|cx| Poll::Ready(waiting.as_mut().poll(cx).is_ready())).await;
     bed.ledger.close().await;
     waiting.await.expect("it was accepted before");
     let late = writer.enqueue(vec![new_job("echo")], 1).await;

@@ -220,7 +220,7 @@ fn crashed(orphan: &Orphan, now: Timestamp) -> Finish {
 const fn deletions(kind: Deletable) -> &'static [&'static str] {
     match kind {
         Deletable::Jobs => &["DELETE FROM job_queue WHERE rowid IN (SELECT rowid FROM job_queue
-                WHERE completed_at < ?1 AND status IN ('succeeded', 'skipped', 'failed', 'dead')
+                WHERE completed_at < ?1 AND +status IN ('succeeded', 'skipped', 'failed', 'dead')
                 ORDER BY completed_at LIMIT ?2)"],
         Deletable::Log => &[
             "DELETE FROM job_log WHERE rowid IN (SELECT rowid FROM job_log WHERE completed_at < ?1

@@ -31,6 +31,14 @@ pub const fn failpoints() -> &'static [&'static str] {
     ]
 }
 
+/// Sets the crash points that the variable `FAILPOINTS` names, for the life of the process. Without the feature
+/// `failpoints` there are none, and this does nothing.
+pub fn arm_failpoints() {
+    if fail::has_failpoints() && std::env::var_os("FAILPOINTS").is_some() {
+        std::mem::forget(fail::FailScenario::setup());
+    }
+}
+
 /// Where an answer goes.
 type Reply<T> = oneshot::Sender<Result<T, WriteError>>;
 

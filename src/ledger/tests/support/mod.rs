@@ -178,3 +178,25 @@ pub(crate) fn finish(fence: Fence, outcome: Outcome, ending: Ending) -> Finish {
 pub(crate) fn retry_in(at: Timestamp, seconds: i64) -> Ending {
     Ending::Retry { due: at + TimeDelta::seconds(seconds) }
 }
+
+/// A call to the writer.
+pub(crate) type Call<'a, T> = std::pin::Pin<Box<dyn Future<Output = T> + 'a>>;
+
+/// Polls all calls before any of them is answered, so that they wait for the writer together.
+pub(crate) async fn together<T>(mut calls: Vec<Call<'_, T>>) -> Vec<T> {
+    let mut answers: Vec<Option<T>> = calls.iter().map(|_| None).collect();
+    std::future::poll_fn(|cx| {
+        let mut is_done = true;
+        for (call, answer) in calls.iter_mut().zip(&mut answers) {
+            if answer.is_none() {
+                match call.as_mut().poll(cx) {
+                    std::task::Poll::Ready(value) => *answer = Some(value),
+                    std::task::Poll::Pending => is_done = false,
+                }
+            }
+        }
+        if is_done { std::task::Poll::Ready(()) } else { std::task::Poll::Pending }
+    })
+    .await;
+    answers.into_iter().flatten().collect()
+}

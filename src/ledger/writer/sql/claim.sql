@@ -16,7 +16,7 @@ BEGIN
                  WHEN q.next_retry_at > NEW.at THEN 2
                  WHEN q.dedupe_key IS NOT NULL AND EXISTS (
                      SELECT 1 FROM job_queue r WHERE r.dedupe_key = q.dedupe_key AND r.status = 'running'
-                         AND r.plugin = q.plugin AND r.command = q.command) THEN 3
+                         AND +r.plugin = q.plugin AND +r.command = q.command) THEN 3
                  ELSE 0 END
         FROM jsonb_each(NEW.ops) j
         LEFT JOIN job_queue q ON q.rowid = j.value ->> 1 AND q.id = j.value ->> 2

@@ -1,6 +1,6 @@
 -- New jobs. `gate` names the finish whose child this is: without its application there is no child.
 -- `dup` is the job that suppresses this one: succeeded within the window, in flight when asked for, or the same routed
--- event and target.
+-- event and target. `+column` keeps the planner on the index of keys: that of plugins would walk over a long queue.
 
 CREATE TEMP TABLE batch_enqueue (
     n INTEGER PRIMARY KEY, op INTEGER, idx INTEGER, id TEXT, plugin TEXT, command TEXT, payload TEXT,
@@ -21,12 +21,12 @@ BEGIN
     UPDATE batch_enqueue SET dup = coalesce(
             (SELECT q.id FROM job_queue q
                 WHERE q.dedupe_key = batch_enqueue.dedupe_key AND q.status IN ('queued', 'running')
-                    AND q.plugin = batch_enqueue.plugin AND q.command = batch_enqueue.command
+                    AND +q.plugin = batch_enqueue.plugin AND +q.command = batch_enqueue.command
                     AND batch_enqueue.in_flight ORDER BY q.rowid LIMIT 1),
             (SELECT q.id FROM job_queue q
                 WHERE q.dedupe_key = batch_enqueue.dedupe_key AND q.status = 'succeeded'
                     AND q.completed_at > batch_enqueue.since
-                    AND q.plugin = batch_enqueue.plugin AND q.command = batch_enqueue.command
+                    AND +q.plugin = batch_enqueue.plugin AND +q.command = batch_enqueue.command
                 ORDER BY q.completed_at DESC LIMIT 1))
         WHERE dedupe_key IS NOT NULL;
     UPDATE batch_enqueue SET dup =

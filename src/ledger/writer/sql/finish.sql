@@ -50,7 +50,9 @@ BEGIN
     INSERT INTO job_stopwatch (job_id, plugin, attempt, enter_wall_ns, exit_wall_ns, dur_ns, runtime_pre_ns,
             runtime_post_ns, status, subs_json, recorded_at)
         SELECT f.job, q.plugin, f.attempt, f.enter_wall_ns, f.exit_wall_ns, f.dur_ns, f.runtime_pre_ns,
-            f.runtime_post_ns, f.attempt_status, f.subs, NEW.at
+            f.runtime_post_ns,
+            CASE f.attempt_status WHEN 'succeeded' THEN 'ok' WHEN 'timed_out' THEN 'timeout' ELSE 'err' END,
+            f.subs, NEW.at
         FROM batch_finish f CROSS JOIN job_queue q ON q.rowid = f.q
         WHERE f.result = 1 AND f.enter_wall_ns IS NOT NULL ORDER BY f.op;
 
