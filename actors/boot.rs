@@ -199,7 +199,6 @@ impl Running {
     pub async fn stop(&self, reason: &str) -> Exit {
         self.shared.flags.begin_shutdown();
         let exit = self.root.stop(reason, self.overall()).await;
-        self.shared.readers.close().await;
         let _ = std::fs::remove_file(control_socket(&self.shared.ledger_options.path));
         exit
     }
@@ -287,10 +286,13 @@ fn report(problems: &[Problem], config: &Config) -> Result<(), BootError> {
         return Err(BootError::Config(problems.to_vec()));
     }
     for problem in problems {
+        let (category, field, hint) = (problem.category, problem.path.as_deref(), problem.hint.as_deref());
+        let file = problem.file.as_ref().map(|f| f.display().to_string());
+        let line = problem.line;
         if problem.is_error() {
-            tracing::error!(component = "config", "{problem}");
+            tracing::error!(component = "config", category, field, file, line, hint, "{}", problem.message);
         } else {
-            tracing::warn!(component = "config", "{problem}");
+            tracing::warn!(component = "config", category, field, file, line, hint, "{}", problem.message);
         }
     }
     Ok(())

@@ -28,18 +28,30 @@ pub(crate) struct Dispatcher {
     live: HashMap<JobId, Arc<str>>,
     /// Slots asked for in claims that are under way.
     claiming: HashMap<Arc<str>, usize>,
-    /// Plugins with candidates that the last claims refused for the sake of another job.
-    parked: HashSet<Arc<str>>,
-    /// A claim was refused by a cap: ask again after the next end, not at once.
-    is_capped: bool,
+    /// Plugins with candidates that wait in the queue for the end of a twin.
+    with_twins: HashSet<Arc<str>>,
+    /// Plugins whose cap refused a claim although a slot seemed free: not asked for until one of their jobs ends.
+    full: HashSet<Arc<str>>,
+    /// The cap over all plugins did: nothing is asked for until a job ends.
+    is_full: bool,
+    /// Ends of attempts so far: a refusal that an end has overtaken is no reason to wait for another.
+    ends: u64,
     poll: Option<Timer>,
+}
+
+/// A claim under way.
+pub(crate) struct Asked {
+    candidates: Vec<Candidate>,
+    generation: Arc<Generation>,
+    /// [`Dispatcher::ends`] when it was sent.
+    ends: u64,
 }
 
 pub(crate) enum Msg {
     /// The queue has candidates.
     WorkAvailable,
     /// A claim was answered.
-    Claimed { asked: Vec<Candidate>, generation: Arc<Generation>, result: Result<Claims, String> },
+    Claimed { asked: Asked, result: Result<Claims, String> },
     /// This attempt's process is gone and its outcome is on its way to the ledger: its slot can be asked for.
     SlotFree(JobId),
     /// This attempt's end is committed, whatever way it came.
@@ -68,7 +80,7 @@ impl Server for Dispatcher {
     type Args = Arc<Shared>;
 
     async fn init(shared: Self::Args, _: &Cx<Self>, _: StartInfo) -> Result<Self, Exit> {
-        Ok(Self { shared, live: HashMap::new(), claiming: HashMap::new(), parked: HashSet::new(), is_capped: false, poll: None })
+        Ok(Self { shared, live: HashMap::new(), claiming: HashMap::new(), with_twins: HashSet::new(), full: HashSet::new(), is_full: false, ends: 0, poll: None })
     }
 
     async fn continue_(&mut self, cx: &Cx<Self>) -> Result<(), Exit> {
@@ -79,7 +91,7 @@ impl Server for Dispatcher {
     async fn handle(&mut self, cx: &Cx<Self>, msg: Msg) -> Result<(), Exit> {
         match msg {
             Msg::WorkAvailable | Msg::Recheck => self.dispatch(cx).await,
-            Msg::Claimed { asked, generation, result } => self.start_claimed(cx, asked, &generation, result).await,
+            Msg::Claimed { asked, result } => self.start_claimed(cx, asked, result).await,
             Msg::SlotFree(job) => self.free(cx, job).await,
             Msg::Ended { job, plugin } => self.ended(cx, job, &plugin).await,
             Msg::Poll => self.poll(cx).await,
@@ -110,7 +122,7 @@ impl Dispatcher {
         let max = generation.config.service.max_workers as usize;
         let held = self.live.len() + self.claiming.values().sum::<usize>();
         let free = max.saturating_sub(held);
-        if free == 0 {
+        if free == 0 || self.is_full {
             return;
         }
         let room = self.room(&generation);
@@ -129,8 +141,11 @@ impl Dispatcher {
         for plugin in self.live.values() {
             *held.entry(plugin.clone()).or_default() += 1;
         }
-        let generation = generation.clone();
+        let (generation, full) = (generation.clone(), self.full.clone());
         Box::new(move |plugin| {
+            if full.contains(plugin) {
+                return (0, 0);
+            }
             // A plugin that is gone is claimed too: its attempt ends the job with a reason that people can read.
             let cap = generation.catalog.get(plugin).map_or(1, |p| p.parallelism);
             ((cap as usize).saturating_sub(held.get(plugin).copied().unwrap_or(0)), cap)
@@ -141,7 +156,11 @@ impl Dispatcher {
         for (candidate, _) in &candidates {
             *self.claiming.entry(candidate.plugin.clone()).or_default() += 1;
         }
-        let asked: Vec<Candidate> = candidates.iter().map(|(c, _)| c.clone()).collect();
+        let asked = Asked {
+            candidates: candidates.iter().map(|(c, _)| c.clone()).collect(),
+            generation: generation.clone(),
+            ends: self.ends,
+        };
         let request = ClaimRequest {
             boot: self.shared.boot,
             candidates,
@@ -158,18 +177,12 @@ impl Dispatcher {
                 Err(error) => Err(format!("the ledger did not answer: {error}")),
             };
             // The answer must arrive, or its slots would stay asked for until the next poll.
-            let _ = me.cast(Msg::Claimed { asked, generation, result }, LEDGER_DEADLINE).await;
+            let _ = me.cast(Msg::Claimed { asked, result }, LEDGER_DEADLINE).await;
         }));
     }
 
-    async fn start_claimed(
-        &mut self,
-        cx: &Cx<Self>,
-        asked: Vec<Candidate>,
-        generation: &Arc<Generation>,
-        result: Result<Claims, String>,
-    ) {
-        for candidate in &asked {
+    async fn start_claimed(&mut self, cx: &Cx<Self>, asked: Asked, result: Result<Claims, String>) {
+        for candidate in &asked.candidates {
             if let Some(n) = self.claiming.get_mut(&candidate.plugin) {
                 *n -= 1;
                 if *n == 0 {
@@ -180,35 +193,41 @@ impl Dispatcher {
         let claims = match result {
             Ok(claims) => claims,
             Err(error) => {
-                tracing::warn!(component = "dispatcher", %error, "could not claim; trying again at the next poll");
-                self.is_capped = true;
+                tracing::warn!(component = "dispatcher", %error, "could not claim; trying again at the next end or poll");
+                self.is_full = true;
                 Claims::default()
             }
         };
-        self.settle(asked, &claims.refused);
+        self.settle(asked.candidates, &claims.refused, asked.ends == self.ends);
         for claimed in claims.claimed {
-            self.start(claimed, generation).await;
+            self.start(claimed, &asked.generation).await;
         }
-        if !self.is_capped {
-            self.dispatch(cx).await;
-        }
+        self.dispatch(cx).await;
     }
 
-    /// Tells the queue which rows are its again.
-    fn settle(&mut self, asked: Vec<Candidate>, refused: &[Refused]) {
+    /// Tells the queue which rows are its again. `is_current`: no attempt has ended since the claim was sent, so that
+    /// what refused it still stands in the way.
+    fn settle(&mut self, asked: Vec<Candidate>, refused: &[Refused], is_current: bool) {
         let taken: Vec<i64> = asked.iter().map(|c| c.row).collect();
         let mut back = Vec::new();
+        let mut freed = HashSet::new();
         for refusal in refused {
-            self.is_capped |= matches!(refusal.why, Refusal::GlobalCap | Refusal::PluginCap);
-            if let Some(candidate) = asked.iter().find(|c| c.row == refusal.row) {
-                if matches!(refusal.why, Refusal::PluginCap | Refusal::TwinRunning) {
-                    self.parked.insert(candidate.plugin.clone());
-                }
-                back.push((candidate.clone(), refusal.why));
+            let Some(candidate) = asked.iter().find(|c| c.row == refusal.row) else { continue };
+            match refusal.why {
+                Refusal::GlobalCap => self.is_full |= is_current,
+                Refusal::PluginCap if is_current => drop(self.full.insert(candidate.plugin.clone())),
+                Refusal::TwinRunning if is_current => drop(self.with_twins.insert(candidate.plugin.clone())),
+                Refusal::TwinRunning => drop(freed.insert(candidate.plugin.clone())),
+                Refusal::PluginCap | Refusal::Gone | Refusal::NotDue => {}
             }
+            back.push((candidate.clone(), refusal.why));
         }
         // Lost when the mailbox is full: the queue forgets what it handed out after a while and reads the rows again.
-        let _ = self.shared.addresses.queue.try_cast(queue::Msg::Settled { taken, back });
+        let queue = &self.shared.addresses.queue;
+        let _ = queue.try_cast(queue::Msg::Settled { taken, back });
+        for plugin in freed {
+            let _ = queue.try_cast(queue::Msg::Freed(plugin));
+        }
     }
 
     async fn start(&mut self, claimed: Claimed, generation: &Arc<Generation>) {
@@ -234,12 +253,13 @@ impl Dispatcher {
     }
 
     async fn ended(&mut self, cx: &Cx<Self>, job: JobId, plugin: &Arc<str>) {
+        self.ends += 1;
         let was_live = self.live.remove(&job).is_some();
-        if self.parked.remove(plugin) {
+        if self.with_twins.remove(plugin) {
             let _ = self.shared.addresses.queue.try_cast(queue::Msg::Freed(plugin.clone()));
         }
-        if was_live || self.is_capped {
-            self.is_capped = false;
+        let was_full = self.full.remove(plugin) | std::mem::take(&mut self.is_full);
+        if was_live || was_full {
             self.dispatch(cx).await;
         }
     }
@@ -247,7 +267,9 @@ impl Dispatcher {
     /// Counts again from rows and live actors: whoever has neither holds no slot.
     async fn poll(&mut self, cx: &Cx<Self>) {
         self.poll = Some(cx.send_after(SLOW_POLL, Msg::Poll));
-        self.is_capped = false;
+        self.ends += 1;
+        self.is_full = false;
+        self.full.clear();
         match self.shared.readers.running().await {
             Ok(rows) => {
                 let mut counted: HashMap<JobId, Arc<str>> = rows

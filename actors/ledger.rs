@@ -130,8 +130,12 @@ impl Server for LedgerActor {
         Ok(())
     }
 
-    /// What waits is committed first.
+    /// What waits is committed first. With the gateway's stop the readers end before the writer, so that the last
+    /// connection can copy the write-ahead log back and remove it.
     async fn terminate(&mut self, _: &Cx<Self>, _: &Exit) {
+        if self.shared.flags.is_shutting_down() {
+            self.shared.readers.close().await;
+        }
         self.writer.close().await;
     }
 

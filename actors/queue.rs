@@ -38,7 +38,7 @@ pub(crate) struct Queue {
 #[derive(Default)]
 struct Line {
     ready: BTreeMap<i64, Candidate>,
-    /// Refused in the last claim (a cap, a running twin); back in line when a job of the plugin ends.
+    /// Refused for a running twin; back in line when a job of the plugin ends.
     parked: BTreeMap<i64, Candidate>,
     /// The table may hold queued rows behind `read_to`.
     more: bool,
@@ -213,8 +213,8 @@ impl Queue {
         for (candidate, why) in back {
             match why {
                 Refusal::Gone => {}
-                Refusal::NotDue | Refusal::GlobalCap => self.put(candidate),
-                Refusal::TwinRunning | Refusal::PluginCap => {
+                Refusal::NotDue | Refusal::GlobalCap | Refusal::PluginCap => self.put(candidate),
+                Refusal::TwinRunning => {
                     self.line(&candidate.plugin.clone()).parked.insert(candidate.row, candidate);
                 }
             }

@@ -26,7 +26,7 @@ pub(crate) fn start(service: &Service, verbose: bool) -> Guard {
     let level = if verbose { "debug" } else { &service.log_level };
     let filter = std::env::var("DUCTILE_LOG").ok().filter(|f| !f.is_empty()).unwrap_or_else(|| level.to_owned());
     // Statements and connections of the database at debug level would drown everything else.
-    let filter = EnvFilter::builder().parse_lossy(format!("{filter},sqlx=warn,hyper=warn"));
+    let filter = EnvFilter::builder().parse_lossy(format!("{filter},sqlx=warn,hyper=warn,ractor=off"));
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(lines).with_target(false);
     let installed = if service.log_format == "text" {
         builder.with_ansi(false).try_init()

@@ -26,8 +26,12 @@ pub(crate) fn rate(program: &Path, workers: usize, jobs: usize) -> f64 {
 }
 
 fn one(program: &Path) {
-    let mut child =
-        Command::new(program).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("the plugin starts");
+    let mut child = Command::new(program)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("the plugin starts");
     child.stdin.take().expect("piped").write_all(REQUEST.as_bytes()).expect("fed");
     let mut answer = Vec::new();
     child.stdout.take().expect("piped").read_to_end(&mut answer).expect("read");

@@ -146,7 +146,11 @@ impl Gateway {
                 let began = Instant::now();
                 let id = client.enqueue(Kind::Static);
                 let (status, body) = client.send("GET", &format!("/job/{id}?wait=5s"), "");
-                assert!(status == 200 && body.windows(9).any(|w| w == b"succeeded"), "{}", String::from_utf8_lossy(&body));
+                assert!(
+                    status == 200 && body.windows(9).any(|w| w == b"succeeded"),
+                    "{}",
+                    String::from_utf8_lossy(&body)
+                );
                 began.elapsed().as_secs_f64() * 1e3
             })
             .collect();

@@ -44,7 +44,10 @@ fn main() {
         }
     }
     if !options.ductile.is_file() {
-        eprintln!("{} is missing: run `cargo build --release` first, or name it with --ductile", options.ductile.display());
+        eprintln!(
+            "{} is missing: run `cargo build --release` first, or name it with --ductile",
+            options.ductile.display()
+        );
         std::process::exit(2);
     }
     let dir = tempfile::Builder::new().prefix("ductile-bench-").tempdir().expect("a temporary directory");
@@ -130,14 +133,28 @@ fn loads(options: &Options, built: &plugins::Built, report: &mut Report) {
         let setup = gateway::Setup { ledger: Some(history.clone()), ..Default::default() };
         gateway::start(&options.ductile, built, workers, setup).drain(Kind::Static, options.jobs)
     });
-    report.add(Line::ratio("draining with 1,000,000 jobs of history, against none".into(), aged, plain, "jobs/s", 0.90, 0.97));
+    report.add(Line::ratio(
+        "draining with 1,000,000 jobs of history, against none".into(),
+        aged,
+        plain,
+        "jobs/s",
+        0.90,
+        0.97,
+    ));
     let line = history::with_queued(&options.ductile, built, 100_000);
     let (behind, _) = best_of(|workers| {
         // One worker more, since the capped plugin holds one for the whole measurement.
         let setup = gateway::Setup { ledger: Some(line.clone()), ..Default::default() };
         gateway::start(&options.ductile, built, workers + 1, setup).drain(Kind::Static, options.jobs)
     });
-    report.add(Line::ratio("draining behind 100,000 jobs of a capped plugin".into(), behind, plain, "jobs/s", 0.90, 0.97));
+    report.add(Line::ratio(
+        "draining behind 100,000 jobs of a capped plugin".into(),
+        behind,
+        plain,
+        "jobs/s",
+        0.90,
+        0.97,
+    ));
 }
 
 fn best(mut measure: impl FnMut(usize) -> f64) -> f64 {

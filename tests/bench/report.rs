@@ -27,7 +27,16 @@ impl Line {
 
     /// An amount: less is better.
     pub(crate) fn below(what: &str, value: f64, unit: &'static str, must: f64, aim: f64) -> Self {
-        Self { what: what.to_owned(), value: String::new(), against: String::new(), result: value, unit, must, aim, is_ratio: false }
+        Self {
+            what: what.to_owned(),
+            value: String::new(),
+            against: String::new(),
+            result: value,
+            unit,
+            must,
+            aim,
+            is_ratio: false,
+        }
     }
 
     fn verdict(&self) -> &'static str {
@@ -45,7 +54,8 @@ pub(crate) struct Cost(BTreeMap<String, f64>);
 
 impl Cost {
     pub(crate) fn between(before: &BTreeMap<String, f64>, after: &BTreeMap<String, f64>, jobs: usize) -> Self {
-        let spent = |(name, us): (&String, &f64)| (name.clone(), (us - before.get(name).copied().unwrap_or(0.0)) / jobs as f64);
+        let spent =
+            |(name, us): (&String, &f64)| (name.clone(), (us - before.get(name).copied().unwrap_or(0.0)) / jobs as f64);
         Self(after.iter().map(spent).collect())
     }
 }
@@ -84,7 +94,13 @@ impl Report {
             let result = format!("{:.2} {unit}", l.result);
             println!(
                 "{:<58} {:>14} {:>14} {:>9} {sign}{:>5} {sign}{:>5}  {}",
-                l.what, l.value, l.against, result.trim(), l.must, l.aim, l.verdict()
+                l.what,
+                l.value,
+                l.against,
+                result.trim(),
+                l.must,
+                l.aim,
+                l.verdict()
             );
         }
         println!("\nwhere the gateway's CPU goes, µs per job, by kind of thread");

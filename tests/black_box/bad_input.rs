@@ -48,7 +48,8 @@ fn refused(gateway: &mut Gateway, code: i32, words: &[&str]) {
 #[test]
 fn a_bad_configuration_names_file_and_line() {
     let mut gateway = Gateway::new().prepare();
-    std::fs::write(gateway.path("config.yaml"), "service:\n  max_workers: many\nplugin_roots: [./nowhere]\n").expect("written");
+    std::fs::write(gateway.path("config.yaml"), "service:\n  max_workers: many\nplugin_roots: [./nowhere]\n")
+        .expect("written");
     refused(&mut gateway, 78, &["config.yaml:2", "max_workers"]);
     std::fs::write(gateway.path("config.yaml"), "service: [\n").expect("written");
     let mut again = gateway;
@@ -79,7 +80,10 @@ fn a_file_that_is_no_ledger_is_refused_and_left_alone() {
     let mut gateway = Gateway::new().prepare();
     std::fs::write(gateway.path("ductile.db"), "this is not a database, it is a letter").expect("written");
     refused(&mut gateway, 78, &["ductile.db"]);
-    assert_eq!(std::fs::read_to_string(gateway.path("ductile.db")).expect("there"), "this is not a database, it is a letter");
+    assert_eq!(
+        std::fs::read_to_string(gateway.path("ductile.db")).expect("there"),
+        "this is not a database, it is a letter"
+    );
 }
 
 /// A ledger written by a newer gateway is refused, and says which versions meet.
@@ -111,7 +115,9 @@ fn a_locked_ledger_refuses_work_until_it_is_free() {
         use sqlx::{ConnectOptions, Connection};
         let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
         runtime.block_on(async {
-            let options = sqlx::sqlite::SqliteConnectOptions::new().filename(path).busy_timeout(std::time::Duration::from_secs(5));
+            let options = sqlx::sqlite::SqliteConnectOptions::new()
+                .filename(path)
+                .busy_timeout(std::time::Duration::from_secs(5));
             let mut connection = options.connect().await.expect("opens");
             sqlx::raw_sql("BEGIN IMMEDIATE").execute(&mut connection).await.expect("locked");
             locked.send(()).expect("told");

@@ -33,7 +33,7 @@ pub(crate) struct Gateway {
 }
 
 impl Builder {
-    /// Adds a plugin of the repository (`plugins/<name>` or `tests/plugins/<name>`) with extra keys of its entry.
+    /// Adds a plugin of the repository's `plugins/` with extra keys of its entry.
     pub(crate) fn plugin_with(mut self, name: &str, keys: &str) -> Self {
         self.plugins.push((name.to_owned(), keys.to_owned()));
         self
@@ -92,7 +92,7 @@ impl Builder {
     /// Writes the configuration and starts nothing.
     pub(crate) fn prepare(self) -> Gateway {
         let mut config = String::from("plugin_roots:\n");
-        for root in [self.dir.path().join("plugins"), Path::new(REPOSITORY).join("plugins"), Path::new(REPOSITORY).join("tests/plugins")] {
+        for root in [self.dir.path().join("plugins"), Path::new(REPOSITORY).join("plugins")] {
             if root.is_dir() {
                 config.push_str(&format!("  - {}\n", root.display()));
             }
@@ -142,7 +142,8 @@ impl Gateway {
     }
 
     fn log(&self) -> Stdio {
-        let file = fs::OpenOptions::new().create(true).append(true).open(self.path("gateway.log")).expect("the log file");
+        let file =
+            fs::OpenOptions::new().create(true).append(true).open(self.path("gateway.log")).expect("the log file");
         file.into()
     }
 
@@ -188,11 +189,6 @@ impl Gateway {
     /// Whether the process has ended by itself.
     pub(crate) fn has_ended(&mut self) -> bool {
         self.child.as_mut().is_none_or(|c| c.try_wait().expect("a child of ours").is_some())
-    }
-
-    /// Forgets a process that has ended.
-    pub(crate) fn reap(&mut self) {
-        let _ = self.child.take().map(|mut c| c.wait());
     }
 
     /// Starts from now on without that variable.
@@ -245,7 +241,13 @@ impl Gateway {
     }
 
     /// A request whose answer must come within `patience`; `WouldBlock` when it does not.
-    pub(crate) fn request_within(&self, patience: Duration, method: &str, path: &str, body: Option<&str>) -> std::io::Result<Response> {
+    pub(crate) fn request_within(
+        &self,
+        patience: Duration,
+        method: &str,
+        path: &str,
+        body: Option<&str>,
+    ) -> std::io::Result<Response> {
         let mut stream = UnixStream::connect(self.path("ductile.sock"))?;
         stream.set_read_timeout(Some(patience))?;
         let body = body.unwrap_or("");
@@ -276,7 +278,8 @@ impl Gateway {
 
     /// Enqueues a job and answers its id.
     pub(crate) fn enqueue(&self, plugin: &str, command: &str, payload: &str) -> String {
-        let response = self.request("POST", &format!("/plugin/{plugin}/{command}"), Some(&format!("{{\"payload\":{payload}}}")));
+        let response =
+            self.request("POST", &format!("/plugin/{plugin}/{command}"), Some(&format!("{{\"payload\":{payload}}}")));
         assert_eq!(response.status, 202, "{}", response.body);
         response.json()["job_id"].as_str().expect("a job id").to_owned()
     }
@@ -338,7 +341,7 @@ impl Drop for Gateway {
     }
 }
 
-/// Processes whose environment names this test's configuration directory: plugins inherit it by `env_passthrough`.
+/// Plugin processes of this test: they carry its directory by `env_passthrough`, and a boot id from the gateway.
 pub(crate) fn plugin_processes(dir: &Path) -> Vec<i32> {
     let needle = format!("DUCTILE_TEST_DIR={}", dir.display());
     let mut found = Vec::new();
@@ -346,6 +349,7 @@ pub(crate) fn plugin_processes(dir: &Path) -> Vec<i32> {
         let Some(pid) = entry.file_name().to_str().and_then(|n| n.parse().ok()) else { continue };
         if let Ok(environ) = fs::read(entry.path().join("environ"))
             && environ.split(|b| *b == 0).any(|v| v == needle.as_bytes())
+            && environ.split(|b| *b == 0).any(|v| v.starts_with(b"DUCTILE_BOOT_ID="))
         {
             found.push(pid);
         }
@@ -360,7 +364,10 @@ pub(crate) fn sql(path: &Path, query: &str) -> Vec<Vec<String>> {
     runtime.block_on(async {
         let options = sqlx::sqlite::SqliteConnectOptions::new().filename(path).busy_timeout(Duration::from_secs(5));
         let mut connection = options.connect().await.expect("the ledger opens");
-        let rows = sqlx::query(sqlx::AssertSqlSafe(query.to_owned())).fetch_all(&mut connection).await.expect("the query runs");
+        let rows = sqlx::query(sqlx::AssertSqlSafe(query.to_owned()))
+            .fetch_all(&mut connection)
+            .await
+            .expect("the query runs");
         rows.iter()
             .map(|row| {
                 row.columns()
@@ -393,7 +400,11 @@ impl Response {
         let text = String::from_utf8_lossy(bytes);
         let (head, body) = text.split_once("\r\n\r\n")?;
         let status = head.split(' ').nth(1)?.parse().ok()?;
-        let body = if head.to_ascii_lowercase().contains("transfer-encoding: chunked") { unchunk(body) } else { body.to_owned() };
+        let body = if head.to_ascii_lowercase().contains("transfer-encoding: chunked") {
+            unchunk(body)
+        } else {
+            body.to_owned()
+        };
         Some(Self { status, head: head.to_owned(), body })
     }
 

@@ -32,9 +32,14 @@ fn a_triggered_command_runs_and_is_recorded() {
         "SELECT q.status, q.attempt, q.max_attempts, q.submitted_by, l.status, l.attempt, l.id, json_valid(l.result) \
          FROM job_queue q JOIN job_log l ON l.job_id = q.id WHERE q.id = '{id}'"
     ));
-    assert_eq!(row, [[ "succeeded", "1", "4", "api", "succeeded", "1", &format!("{id}-1"), "1" ].map(str::to_owned)]);
-    let transitions = gateway.sql(&format!("SELECT coalesce(from_status, ''), to_status FROM job_transitions WHERE job_id = '{id}' ORDER BY id"));
-    assert_eq!(transitions, [["", "queued"], ["queued", "running"], ["running", "succeeded"]].map(|r| r.map(str::to_owned).to_vec()));
+    assert_eq!(row, [["succeeded", "1", "4", "api", "succeeded", "1", &format!("{id}-1"), "1"].map(str::to_owned)]);
+    let transitions = gateway.sql(&format!(
+        "SELECT coalesce(from_status, ''), to_status FROM job_transitions WHERE job_id = '{id}' ORDER BY id"
+    ));
+    assert_eq!(
+        transitions,
+        [["", "queued"], ["queued", "running"], ["running", "succeeded"]].map(|r| r.map(str::to_owned).to_vec())
+    );
     assert_eq!(gateway.sql_one(&format!("SELECT count(*) FROM job_attempts WHERE job_id = '{id}'")), "1");
     assert_eq!(gateway.sql_one(&format!("SELECT status FROM job_stopwatch WHERE job_id = '{id}'")), "ok");
 }
@@ -45,7 +50,8 @@ fn a_poll_gets_its_payload_and_no_event() {
     let gateway = keeper();
     let id = gateway.enqueue("keeper", "poll", r#"{"a":[1,2,{"b":null}],"text":"ä\n\u0000"}"#);
     assert_eq!(gateway.finished(&id)["status"], "succeeded");
-    let request: serde_json::Value = serde_json::from_slice(&std::fs::read(gateway.path("request.json")).expect("kept")).expect("JSON");
+    let request: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(gateway.path("request.json")).expect("kept")).expect("JSON");
     let mut keys: Vec<_> = request.as_object().expect("an object").keys().cloned().collect();
     keys.sort();
     assert_eq!(keys, ["command", "config", "context", "deadline_at", "job_id", "payload", "protocol", "state"]);
@@ -62,7 +68,8 @@ fn a_handle_gets_an_event() {
     let gateway = keeper();
     let id = gateway.enqueue("keeper", "handle", r#"{"n":7}"#);
     assert_eq!(gateway.finished(&id)["status"], "succeeded");
-    let request: serde_json::Value = serde_json::from_slice(&std::fs::read(gateway.path("request.json")).expect("kept")).expect("JSON");
+    let request: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(gateway.path("request.json")).expect("kept")).expect("JSON");
     assert_eq!(request["event"]["type"], "api.trigger");
     assert_eq!(request["event"]["payload"], request["payload"]);
     assert_eq!(request["payload"], serde_json::json!({"n": 7}));
@@ -81,25 +88,38 @@ fn a_plugin_sees_only_the_environment_that_was_declared() {
     let env = std::fs::read_to_string(gateway.path("env.txt")).expect("kept");
     assert!(!env.contains("canary"), "{env}");
     let names: Vec<_> = env.lines().filter_map(|l| l.split_once('=')).map(|(n, _)| n).collect();
-    for name in ["DUCTILE_JOB_ID", "DUCTILE_ATTEMPT", "DUCTILE_IDEMPOTENCY_KEY", "DUCTILE_BOOT_ID", "PATH", "DUCTILE_TEST_DIR"] {
+    for name in
+        ["DUCTILE_JOB_ID", "DUCTILE_ATTEMPT", "DUCTILE_IDEMPOTENCY_KEY", "DUCTILE_BOOT_ID", "PATH", "DUCTILE_TEST_DIR"]
+    {
         assert!(names.contains(&name), "{name} in {names:?}");
     }
     assert!(!names.contains(&"DUCTILE_CONFIG_DIR"), "{names:?}");
     assert!(env.contains(&format!("DUCTILE_JOB_ID={id}")));
-    assert_eq!(std::fs::read_to_string(gateway.path("uid.txt")).expect("kept").trim(), nix::unistd::getuid().to_string());
+    assert_eq!(
+        std::fs::read_to_string(gateway.path("uid.txt")).expect("kept").trim(),
+        nix::unistd::getuid().to_string()
+    );
 }
 
 /// QUE-23, QUE-28, QUE-30, D-01: a plugin that always fails is tried as often as allowed and ends dead.
 #[test]
 fn a_job_that_always_fails_ends_dead_after_its_attempts() {
     let gateway = Gateway::new()
-        .script_with("failing", "printf '{\"status\":\"error\",\"error\":\"no luck\"}'", "    retry: {max_attempts: 3, backoff_base: 20ms}\n")
+        .script_with(
+            "failing",
+            "printf '{\"status\":\"error\",\"error\":\"no luck\"}'",
+            "    retry: {max_attempts: 3, backoff_base: 20ms}\n",
+        )
         .start();
     let id = gateway.enqueue("failing", "poll", "{}");
     let job = gateway.finished(&id);
     assert_eq!(job["status"], "dead", "{job}");
     assert_eq!(gateway.sql_one(&format!("SELECT last_error FROM job_queue WHERE id = '{id}'")), "no luck");
-    assert_eq!(gateway.sql_one(&format!("SELECT group_concat(attempt || status, ' ') FROM job_attempts WHERE job_id = '{id}'")), "1failed 2failed 3failed");
+    assert_eq!(
+        gateway
+            .sql_one(&format!("SELECT group_concat(attempt || status, ' ') FROM job_attempts WHERE job_id = '{id}'")),
+        "1failed 2failed 3failed"
+    );
     let pairs = gateway.sql_one(&format!("SELECT group_concat(coalesce(from_status, '') || '>' || to_status, ' ') FROM (SELECT * FROM job_transitions WHERE job_id = '{id}' ORDER BY id)"));
     assert_eq!(
         pairs,
@@ -128,12 +148,13 @@ fn permanent_failures_are_not_retried() {
 /// QUE-25: a job that awaits its retry is queued with a time, and not run before it, also after a restart.
 #[test]
 fn a_retry_waits_for_its_time_across_a_restart() {
-    let mut gateway = Gateway::new()
-        .script_with("failing", "exit 1", "    retry: {max_attempts: 2, backoff_base: 3s}\n")
-        .start();
+    let mut gateway =
+        Gateway::new().script_with("failing", "exit 1", "    retry: {max_attempts: 2, backoff_base: 3s}\n").start();
     let id = gateway.enqueue("failing", "poll", "{}");
     gateway.until_some("the retry is scheduled", |g| {
-        (g.sql_one(&format!("SELECT status || coalesce(next_retry_at, '') FROM job_queue WHERE id = '{id}'")).len() > 20).then_some(())
+        (g.sql_one(&format!("SELECT status || coalesce(next_retry_at, '') FROM job_queue WHERE id = '{id}'")).len()
+            > 20)
+            .then_some(())
     });
     assert_eq!(gateway.stop(), 0);
     gateway.start();
@@ -170,7 +191,11 @@ fn a_capped_plugin_does_not_hold_up_another() {
     assert_ne!(gateway.job(&slow[2])["status"], "succeeded");
     let mut most = 0;
     gateway.until_some("the slow jobs have ended", |g| {
-        most = most.max(g.sql_one("SELECT count(*) FROM job_queue WHERE plugin = 'slow' AND status = 'running'").parse::<i32>().expect("a number"));
+        most = most.max(
+            g.sql_one("SELECT count(*) FROM job_queue WHERE plugin = 'slow' AND status = 'running'")
+                .parse::<i32>()
+                .expect("a number"),
+        );
         (g.job(&slow[2])["status"] == "succeeded").then_some(())
     });
     assert_eq!(most, 1);
@@ -179,7 +204,8 @@ fn a_capped_plugin_does_not_hold_up_another() {
 /// QUE-11, QUE-13, QUE-14: a key suppresses what has succeeded with it; an idempotency key also what is on its way.
 #[test]
 fn duplicates_are_answered_with_the_job_that_exists() {
-    let gateway = Gateway::new().plugin("echo").script("slow", "sleep 2; printf '{\"status\":\"ok\",\"result\":\"\"}'").start();
+    let gateway =
+        Gateway::new().plugin("echo").script("slow", "sleep 2; printf '{\"status\":\"ok\",\"result\":\"\"}'").start();
     let post = |plugin: &str, body: &str| {
         let response = gateway.request("POST", &format!("/plugin/{plugin}/poll"), Some(body));
         (response.status, response.json())
@@ -192,7 +218,10 @@ fn duplicates_are_answered_with_the_job_that_exists() {
     assert!(gateway.logs().contains("\"dedupe_key\":\"k1\""), "the drop is logged");
     let (_, one) = post("slow", r#"{"dedupe_key":"k2"}"#);
     let (_, two) = post("slow", r#"{"dedupe_key":"k2"}"#);
-    assert_eq!(gateway.sql_one("SELECT count(*) FROM job_queue WHERE dedupe_key = 'k2'"), if one["job_id"] == two["job_id"] { "1" } else { "2" });
+    assert_eq!(
+        gateway.sql_one("SELECT count(*) FROM job_queue WHERE dedupe_key = 'k2'"),
+        if one["job_id"] == two["job_id"] { "1" } else { "2" }
+    );
 }
 
 /// A cancelled job is dead, whether it was queued or ran, and its process is gone.
@@ -205,15 +234,19 @@ fn a_cancelled_job_is_dead_and_its_process_gone() {
     let running = gateway.enqueue("sleeper", "poll", "{}");
     let queued = gateway.enqueue("sleeper", "poll", "{}");
     gateway.until_some("the first runs", |g| (g.job(&running)["status"] == "running").then_some(()));
-    gateway.until_some("its process runs", |g| (!crate::gateway::plugin_processes(g.dir.path()).is_empty()).then_some(()));
+    gateway
+        .until_some("its process runs", |g| (!crate::gateway::plugin_processes(g.dir.path()).is_empty()).then_some(()));
     for id in [&queued, &running] {
         let response = gateway.request("POST", &format!("/job/{id}/cancel"), Some(r#"{"reason":"not needed"}"#));
         assert!(matches!(response.status, 200 | 202), "{}", response.body);
         let job = gateway.finished(id);
         assert_eq!(job["status"], "dead", "{job}");
-        assert!(gateway.sql_one(&format!("SELECT last_error FROM job_queue WHERE id = '{id}'")).starts_with("cancelled: "));
+        assert!(
+            gateway.sql_one(&format!("SELECT last_error FROM job_queue WHERE id = '{id}'")).starts_with("cancelled: ")
+        );
     }
-    gateway.until_some("the process is gone", |g| crate::gateway::plugin_processes(g.dir.path()).is_empty().then_some(()));
+    gateway
+        .until_some("the process is gone", |g| crate::gateway::plugin_processes(g.dir.path()).is_empty().then_some(()));
 }
 
 /// FCT-05, FCT-06, FCT-11: state is written with the end of the job and handed to the next one, also after a restart.

@@ -72,7 +72,9 @@ fn walk(node: &serde_json::Value, paths: &mut Vec<String>) {
 #[test]
 fn a_restarted_actor_leaves_its_siblings_alone() {
     let gateway = Gateway::new().plugin("echo").start();
-    for (name, path) in [("ledger", "root/storage_sup/ledger"), ("queue", "root/exec_sup/queue"), ("router", "root/policy_sup/router")] {
+    for (name, path) in
+        [("ledger", "root/storage_sup/ledger"), ("queue", "root/exec_sup/queue"), ("router", "root/policy_sup/router")]
+    {
         let response = gateway.request("POST", &format!("/system/actors/{}/restart", path.replace('/', "%2F")), None);
         assert!(response.status < 300, "{name}: {}", response.body);
         gateway.until_some("it is up again", |g| {
@@ -99,7 +101,8 @@ fn find<'a>(node: &'a serde_json::Value, path: &str) -> Option<&'a serde_json::V
 /// OPS-08: a stop lets the running job end, refuses new work, and exits 0.
 #[test]
 fn a_stop_waits_for_the_running_job() {
-    let mut gateway = Gateway::new().script("slow", "sleep 1.5; printf '{\"status\":\"ok\",\"result\":\"done\"}'").start();
+    let mut gateway =
+        Gateway::new().script("slow", "sleep 1.5; printf '{\"status\":\"ok\",\"result\":\"done\"}'").start();
     let id = gateway.enqueue("slow", "poll", "{}");
     gateway.until_some("it runs", |g| (g.job(&id)["status"] == "running").then_some(()));
     gateway.signal(Signal::SIGTERM);
@@ -125,7 +128,10 @@ fn a_second_signal_gives_the_attempt_back() {
     gateway.signal(Signal::SIGTERM);
     assert_eq!(gateway.wait_exit(), 0, "{}", gateway.logs());
     assert!(plugin_processes(gateway.dir.path()).is_empty(), "a plugin process is left");
-    assert_eq!(gateway.sql(&format!("SELECT status, attempt FROM job_queue WHERE id = '{id}'")), [["queued", "1"].map(str::to_owned)]);
+    assert_eq!(
+        gateway.sql(&format!("SELECT status, attempt FROM job_queue WHERE id = '{id}'")),
+        [["queued", "1"].map(str::to_owned)]
+    );
     assert_eq!(gateway.sql_one(&format!("SELECT count(*) FROM job_attempts WHERE job_id = '{id}'")), "0");
     std::fs::write(gateway.path("quick"), "").expect("the mark");
     gateway.start();
@@ -180,7 +186,8 @@ fn the_gateway_stops_by_command() {
 /// OPS-09, OPS-10: every log line is JSON with the promised fields.
 #[test]
 fn every_log_line_is_json() {
-    let mut gateway = Gateway::new().script("noisy", "echo warning >&2; printf '{\"status\":\"ok\",\"result\":\"\"}'").start();
+    let mut gateway =
+        Gateway::new().script("noisy", "echo warning >&2; printf '{\"status\":\"ok\",\"result\":\"\"}'").start();
     let id = gateway.enqueue("noisy", "poll", "{}");
     gateway.finished(&id);
     gateway.stop();

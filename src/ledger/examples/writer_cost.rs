@@ -1,6 +1,6 @@
 //! What one job costs in the writer: enqueue, claim and finish at several batch sizes, wall time and CPU time per job.
 //!
-//! `cargo run --release -p ductile-ledger --example writer_cost [directory]`
+//! `cargo run --release -p ductile-ledger --example writer_cost [directory [batch]]`
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -28,7 +28,7 @@ fn main() {
             "{:>6} {:>16} {:>16} {:>16} {:>16} {:>16}",
             "batch", "enqueue", "claim", "finish", "sum", "all in one"
         );
-        for batch in [1, 8, 32, 128] {
+        for batch in std::env::args().nth(2).map_or(vec![1, 8, 32, 128], |n| vec![n.parse().expect("a number")]) {
             let dir = tempfile::tempdir_in(&base).expect("a directory");
             runtime.block_on(measure(dir.path().join("ductile.db"), durability, batch));
         }
@@ -43,7 +43,7 @@ async fn measure(path: PathBuf, durability: Durability, batch: usize) {
     options.feed = feed.clone();
     let ledger = open(options).await.expect("the ledger opens");
     let writer = ledger.writer.clone();
-    let jobs = if batch == 1 { JOBS / 4 } else { JOBS };
+    let jobs = if batch == 1 { JOBS / 2 } else { JOBS };
     let rounds = jobs / batch;
     let mut spent = [Spent::default(); 4];
     let mut candidates = Vec::with_capacity(jobs);

@@ -163,6 +163,8 @@ impl Sections {
             (None, None) => None,
             (None, Some(error)) => Some(shorten(error).to_owned()),
             (Some(cause), None) => Some(cause.to_owned()),
+            // a text that begins with the cause's word needs it only once
+            (Some(cause), Some(error)) if error.starts_with(cause) => Some(shorten(error).to_owned()),
             (Some(cause), Some(error)) => Some(format!("{cause}: {}", shorten(error))),
         };
         let error = match outcome.status {
