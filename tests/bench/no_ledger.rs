@@ -1,6 +1,5 @@
 //! The same HTTP server in front of a gateway that keeps nothing: what an enqueue costs before any durability.
 
-use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +10,7 @@ use ductile_domain::catalog::Catalog;
 use ductile_domain::generation::Generation;
 use ductile_domain::ids::{BootId, JobId};
 use ductile_domain::tree::TreeNode;
-use ductile_ledger::{Ledger, OpenOptions, Readers};
+use ductile_ledger::Readers;
 use serde_json::Value;
 
 use crate::plugins::{Built, Kind};
@@ -42,10 +41,93 @@ impl Drop for Server {
     }
 }
 
+/// Runs in the child process: the server of the gateway, and nothing behind it.
+pub(crate) fn serve(arguments: &str) {
+    let (address, root) = arguments.split_once(',').expect("address,root");
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
+    runtime.block_on(async {
+        let home = tempfile::tempdir().expect("a directory");
+        let config = home.path().join("config.yaml");
+        std::fs::write(&config, configuration(root)).expect("the configuration");
+        let loaded = ductile_config::load(&config, &|_| None).expect("a sound configuration");
+        let found = ductile_plugin::discover::discover(&loaded.config.plugin_roots);
+        let (catalog, _) = Catalog::build(&loaded.config, &found.plugins);
+        let boot = BootId::from(uuid::Uuid::nil());
+        let forgetful = Forgetful {
+            generation: Arc::new(Generation { no: 1, snapshot: None, config: loaded.config, catalog }),
+            events: EventRing::new(boot),
+            boot,
+            readers: Readers::connect(&home.path().join("none.db"), Duration::from_secs(1)),
+        };
+        let listener = std::net::TcpListener::bind(address).expect("a port");
+        let router = ductile_api::router(Arc::new(forgetful));
+        let connections = ductile_api::server::Connections::default();
+        ductile_api::server::serve_tcp(listener, router, &connections, std::future::pending()).await.expect("served");
+    });
+}
+
+fn configuration(root: &str) -> String {
+    format!(
+        "plugin_roots: [{root}]\napi: {{auth: {{tokens: [{{token: {}, scopes: ['*']}}]}}}}\nplugins: {{{}: {{enabled: true}}}}\n",
+        crate::client::TOKEN,
+        Kind::Static.name()
+    )
+}
+
 struct Forgetful {
     generation: Arc<Generation>,
     events: EventRing,
     boot: BootId,
     /// The trait offers reads; nobody asks for them here.
-    ledger: Ledger,
+    readers: Readers,
+}
+
+impl Gateway for Forgetful {
+    async fn submit(&self, _: Submission) -> Result<Submitted, Refusal> {
+        Ok(Submitted::Accepted(JobId::from(uuid::Uuid::now_v7())))
+    }
+
+    async fn cancel(&self, _: JobId, _: String, _: String) -> Result<Cancelled, Refusal> {
+        Ok(Cancelled::Unknown)
+    }
+
+    async fn wait(&self, _: JobId, _: Duration) {}
+
+    async fn set_dispatch(&self, _: bool, _: String) -> Result<(), Refusal> {
+        Ok(())
+    }
+
+    async fn restart_actor(&self, path: &str) -> Result<(), Refusal> {
+        Err(Refusal::UnknownActor(path.to_owned()))
+    }
+
+    async fn inspect_actor(&self, path: &str) -> Result<Option<Value>, Refusal> {
+        Err(Refusal::UnknownActor(path.to_owned()))
+    }
+
+    fn stop(&self, _: String) {}
+
+    fn tree(&self) -> TreeNode {
+        unreachable!("the benchmark asks for no tree")
+    }
+
+    fn generation(&self) -> Arc<Generation> {
+        self.generation.clone()
+    }
+
+    async fn health(&self) -> Health {
+        unreachable!("the benchmark asks for no health here")
+    }
+
+    fn events(&self) -> &EventRing {
+        &self.events
+    }
+
+    fn readers(&self) -> &Readers {
+        &self.readers
+    }
+
+    fn boot_id(&self) -> BootId {
+        self.boot
+    }
 }
