@@ -47,7 +47,6 @@ CREATE UNIQUE INDEX job_queue_event_source_idx
     ON job_queue (parent_job_id, source_event_id, plugin, command, target_key)
     WHERE source_event_id IS NOT NULL;
 CREATE INDEX job_queue_queued_idx ON job_queue (plugin) WHERE status = 'queued';
-CREATE INDEX job_queue_running_idx ON job_queue (plugin) WHERE status = 'running';
 CREATE INDEX job_queue_retry_idx ON job_queue (next_retry_at) WHERE next_retry_at IS NOT NULL;
 CREATE INDEX job_queue_completed_idx ON job_queue (completed_at) WHERE completed_at IS NOT NULL;
 CREATE INDEX job_queue_parent_idx ON job_queue (parent_job_id) WHERE parent_job_id IS NOT NULL;

@@ -261,16 +261,16 @@ impl Task {
         for value in sections.bind(now) {
             query = query.bind(value);
         }
-        // not fetch_one: the implicit transaction ends with the statement, after its row
-        let result = query.fetch_all(&mut self.conn).await;
+        // two statements: the first is the transaction and its failure is an error, the second tells what it did; and
+        // with a limit of one row that row is the last that crosses between the threads
+        let result = query.fetch_optional(&mut self.conn).await;
         if fail::has_failpoints() {
             fail_point!("ledger_before_commit");
             let end = if result.is_ok() { "COMMIT" } else { "ROLLBACK" };
             sqlx::raw_sql(end).execute(&mut self.conn).await?;
         }
         fail_point!("ledger_after_commit");
-        let rows = result?;
-        let row = rows.first().ok_or_else(|| WriteError::Damaged("a batch returned no row".to_owned()))?;
+        let row = result?.ok_or_else(|| WriteError::Damaged("a batch returned no row".to_owned()))?;
         row.try_get(0).map_err(WriteError::from)
     }
 

@@ -11,10 +11,6 @@ CREATE TEMP VIEW batch (at, finishes, spawns, facts, states, cancels, enqueues, 
 CREATE TEMP TRIGGER batch_run INSTEAD OF INSERT ON batch
 BEGIN
     DELETE FROM batch_transition;
-    DELETE FROM batch_finish;
-    DELETE FROM batch_cancel;
-    DELETE FROM batch_enqueue;
-    DELETE FROM batch_claim;
     INSERT INTO batch_finishes (at, ops, facts, states) SELECT NEW.at, NEW.finishes, NEW.facts, NEW.states
         WHERE NEW.finishes IS NOT NULL;
     INSERT INTO batch_spawns (ops) SELECT NEW.spawns WHERE NEW.spawns IS NOT NULL;

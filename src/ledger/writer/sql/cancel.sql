@@ -7,6 +7,7 @@ CREATE TEMP TABLE batch_cancel (
 CREATE TEMP VIEW batch_cancels (at, ops) AS SELECT NULL, NULL;
 CREATE TEMP TRIGGER batch_cancels_run INSTEAD OF INSERT ON batch_cancels
 BEGIN
+    DELETE FROM batch_cancel;
     INSERT INTO batch_cancel
         SELECT j.value ->> 0, q.rowid, j.value ->> 1, q.status, q.attempt, j.value ->> 2, j.value ->> 3, NULL
         FROM jsonb_each(NEW.ops) j LEFT JOIN job_queue q ON q.id = j.value ->> 1;

@@ -9,6 +9,7 @@ CREATE TEMP TABLE batch_claim (
 CREATE TEMP VIEW batch_claims (at, ops) AS SELECT NULL, NULL;
 CREATE TEMP TRIGGER batch_claims_run INSTEAD OF INSERT ON batch_claims
 BEGIN
+    DELETE FROM batch_claim;
     INSERT INTO batch_claim
         SELECT j.key, j.value ->> 0, j.value ->> 1, j.value ->> 2, j.value ->> 3, j.value ->> 4, j.value ->> 5,
             j.value ->> 6, q.plugin, q.command, q.dedupe_key,

@@ -10,6 +10,7 @@ CREATE TEMP TABLE batch_enqueue (
 CREATE TEMP VIEW batch_enqueues (at, ops) AS SELECT NULL, NULL;
 CREATE TEMP TRIGGER batch_enqueues_run INSTEAD OF INSERT ON batch_enqueues
 BEGIN
+    DELETE FROM batch_enqueue;
     INSERT INTO batch_enqueue
         SELECT j.key, j.value ->> 0, j.value ->> 1, j.value ->> 3, j.value ->> 4, j.value ->> 5, j.value ->> 6,
             j.value ->> 7, j.value ->> 8, j.value ->> 9, j.value ->> 10, j.value ->> 11, j.value ->> 12,

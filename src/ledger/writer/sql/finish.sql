@@ -11,6 +11,7 @@ CREATE TEMP TABLE batch_finish (
 CREATE TEMP VIEW batch_finishes (at, ops, facts, states) AS SELECT NULL, NULL, NULL, NULL;
 CREATE TEMP TRIGGER batch_finishes_run INSTEAD OF INSERT ON batch_finishes
 BEGIN
+    DELETE FROM batch_finish;
     INSERT INTO batch_finish
         SELECT j.value ->> 0,
             CASE WHEN q.status = 'running' AND q.claim_no = j.value ->> 2 THEN 1

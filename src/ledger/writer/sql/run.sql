@@ -1,6 +1,7 @@
 INSERT INTO batch (at, finishes, spawns, facts, states, cancels, enqueues, claims)
-VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
-RETURNING json_array(
+VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8);
+-- the transaction has ended; a section's table holds what an earlier batch left unless this one filled it
+SELECT json_array(
     (SELECT max(id) FROM job_transitions) - (SELECT count(*) FROM batch_transition),
     (SELECT json_group_array(json_array(f.op, f.result, q.status, f.q, q.plugin, q.next_retry_at, q.attempt))
         FROM batch_finish f LEFT JOIN job_queue q ON q.rowid = f.q WHERE ?2 IS NOT NULL),
