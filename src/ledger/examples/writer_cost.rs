@@ -53,17 +53,20 @@ async fn measure(path: PathBuf, durability: Durability, batch: usize) {
         candidates.extend(feed.drain().candidates);
     }
     spent[0].add(start, Mark::now());
-    let mut fences = Vec::with_capacity(jobs);
-    let start = Mark::now();
-    for chunk in candidates.chunks(batch) {
-        fences.extend(claim(&writer, boot, chunk.to_vec()).await);
+    // in rounds, so that no more rows run than a gateway would have workers
+    for round in candidates.chunks(batch.max(64)) {
+        let start = Mark::now();
+        let mut fences = Vec::with_capacity(round.len());
+        for chunk in round.chunks(batch) {
+            fences.extend(claim(&writer, boot, chunk.to_vec()).await);
+        }
+        let claimed = Mark::now();
+        for chunk in fences.chunks(batch) {
+            end(&writer, chunk.to_vec()).await;
+        }
+        spent[1].add(start, claimed);
+        spent[2].add(claimed, Mark::now());
     }
-    spent[1].add(start, Mark::now());
-    let start = Mark::now();
-    for chunk in fences.chunks(batch) {
-        end(&writer, chunk.to_vec()).await;
-    }
-    spent[2].add(start, Mark::now());
     // the shape under load: finishes of one round, enqueues and claims of the next share their transactions
     let mut running = Vec::new();
     let start = Mark::now();

@@ -99,6 +99,7 @@ impl Sections {
     /// Writes every operation into its section; the number of an operation is its place in `ops`.
     pub(super) fn write(ops: &[Op], spawns: &[Spawn], merged: &MergedStates, now: Timestamp) -> Self {
         let mut sections = Self::default();
+        let mut candidates = HashSet::new();
         for (no, op) in ops.iter().enumerate() {
             match op {
                 Op::Finish(finish, _) => sections.finish(no, finish, merged, now),
@@ -118,6 +119,10 @@ impl Sections {
                 }
                 Op::Claim(request, _) => {
                     for (candidate, cap) in &request.candidates {
+                        // the first stands; the second is answered with neither a claim nor a refusal
+                        if !candidates.insert((candidate.row, candidate.job)) {
+                            continue;
+                        }
                         let mut row = sections.claims.row();
                         row.put(no).put(candidate.row).put(candidate.job).put(cap).put(request.max_running);
                         row.put(request.boot).put(request.snapshot);

@@ -7,6 +7,8 @@ CREATE TEMP TABLE batch_enqueue (
     max_attempts INTEGER, submitted_by TEXT, requested_by TEXT, dedupe_key TEXT, since TEXT, in_flight INTEGER,
     parent TEXT, source_event TEXT, target_key TEXT, context TEXT, snapshot INTEGER, dup TEXT
 );
+CREATE INDEX temp.batch_enqueue_key ON batch_enqueue (dedupe_key) WHERE dedupe_key IS NOT NULL;
+CREATE INDEX temp.batch_enqueue_event ON batch_enqueue (source_event) WHERE source_event IS NOT NULL;
 CREATE TEMP VIEW batch_enqueues (at, ops) AS SELECT NULL, NULL;
 CREATE TEMP TRIGGER batch_enqueues_run INSTEAD OF INSERT ON batch_enqueues
 BEGIN
@@ -17,13 +19,12 @@ BEGIN
             j.value ->> 13, j.value ->> 14, j.value ->> 15, j.value ->> 16, j.value ->> 17, NULL
         FROM jsonb_each(NEW.ops) j
         WHERE j.value ->> 2 IS NULL
-            OR EXISTS (SELECT 1 FROM batch_finish f WHERE f.op = j.value ->> 2 AND f.result = 1)
-        ORDER BY j.key;
+            OR EXISTS (SELECT 1 FROM batch_finish f WHERE f.op = j.value ->> 2 AND f.result = 1);
     UPDATE batch_enqueue SET dup = coalesce(
             (SELECT q.id FROM job_queue q
                 WHERE q.dedupe_key = batch_enqueue.dedupe_key AND q.status IN ('queued', 'running')
                     AND +q.plugin = batch_enqueue.plugin AND +q.command = batch_enqueue.command
-                    AND batch_enqueue.in_flight ORDER BY q.rowid LIMIT 1),
+                    AND batch_enqueue.in_flight LIMIT 1),
             (SELECT q.id FROM job_queue q
                 WHERE q.dedupe_key = batch_enqueue.dedupe_key AND q.status = 'succeeded'
                     AND q.completed_at > batch_enqueue.since

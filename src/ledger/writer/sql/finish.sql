@@ -90,7 +90,7 @@ BEGIN
         CROSS JOIN job_queue q ON q.rowid = f.q
         CROSS JOIN storage_sequences s ON s.name = 'plugin_facts'
         WHERE NEW.facts IS NOT NULL ORDER BY x.key;
-    UPDATE storage_sequences SET value = max(value, (SELECT coalesce(max(seq), 0) FROM plugin_facts))
+    UPDATE storage_sequences SET value = max(value, (SELECT coalesce(max(seq), 0) FROM plugin_facts WHERE seq IS NOT NULL))
         WHERE name = 'plugin_facts' AND NEW.facts IS NOT NULL;
     INSERT INTO plugin_state (plugin_name, state, updated_at)
         SELECT q.plugin, x.value ->> 1, NEW.at
@@ -106,5 +106,5 @@ CREATE TEMP TRIGGER batch_spawns_run INSTEAD OF INSERT ON batch_spawns
 BEGIN
     UPDATE job_queue SET pid = j.value ->> 2, pid_start = j.value ->> 3
         FROM jsonb_each(NEW.ops) j
-        WHERE job_queue.id = j.value ->> 0 AND job_queue.claim_no = j.value ->> 1 AND job_queue.status = 'running';
+        WHERE job_queue.id = j.value ->> 0 AND job_queue.claim_no = j.value ->> 1 AND +job_queue.status = 'running';
 END;
