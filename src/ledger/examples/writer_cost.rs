@@ -1,6 +1,7 @@
 //! What one job costs in the writer: enqueue, claim and finish at several batch sizes, wall time and CPU time per job.
 //!
-//! `cargo run --release -p ductile-ledger --example writer_cost [directory [batch]]`
+//! `cargo run --release -p ductile-ledger --example writer_cost [directory [batch [history]]]`: `history` terminal jobs
+//! and a tenth of it in queued jobs of another plugin lie in the file beforehand.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -42,6 +43,9 @@ async fn measure(path: PathBuf, durability: Durability, batch: usize) {
     options.durability = durability;
     options.feed = feed.clone();
     let ledger = open(options).await.expect("the ledger opens");
+    if let Some(history) = std::env::args().nth(3) {
+        fill(ledger.readers.path(), history.parse().expect("a number")).await;
+    }
     let writer = ledger.writer.clone();
     let jobs = if batch == 1 { JOBS / 2 } else { JOBS };
     let rounds = jobs / batch;
@@ -97,6 +101,33 @@ async fn measure(path: PathBuf, durability: Durability, batch: usize) {
         of(spent[3])
     );
     ledger.close().await;
+}
+
+/// Puts jobs of the past and a long queue into the file, behind the writer's back.
+async fn fill(path: &std::path::Path, history: i64) {
+    use sqlx::ConnectOptions as _;
+    let mut conn = sqlx::sqlite::SqliteConnectOptions::new().filename(path).connect().await.expect("a connection");
+    let trigger: String = sqlx::query_scalar("SELECT sql FROM sqlite_master WHERE name = 'job_queue_born_queued'")
+        .fetch_one(&mut conn)
+        .await
+        .expect("the trigger is there");
+    let script = format!(
+        "BEGIN IMMEDIATE; DROP TRIGGER job_queue_born_queued;
+         WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < {history})
+         INSERT INTO job_queue (id, plugin, command, status, submitted_by, created_at, completed_at)
+         SELECT printf('00000000-0000-7000-8000-%012d', n), 'echo', 'poll', 'succeeded', 'api',
+            '2026-01-01T00:00:00.000Z', '2026-01-01T00:00:00.000Z' FROM n;
+         INSERT INTO job_transitions (job_id, to_status, created_at) SELECT id, 'queued', created_at FROM job_queue;
+         INSERT INTO job_attempts (job_id, attempt, created_at, status) SELECT id, 1, created_at, status FROM job_queue;
+         INSERT INTO job_log (id, job_id, plugin, command, status, attempt, submitted_by, created_at, completed_at)
+         SELECT id || '-1', id, plugin, command, status, 1, submitted_by, created_at, completed_at FROM job_queue;
+         WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < {history} / 10)
+         INSERT INTO job_queue (id, plugin, command, status, submitted_by, created_at)
+         SELECT printf('00000000-0000-7000-8001-%012d', n), 'capped', 'poll', 'queued', 'api',
+            '2026-01-01T00:00:00.000Z' FROM n;
+         {trigger}; COMMIT; PRAGMA wal_checkpoint(TRUNCATE)"
+    );
+    sqlx::raw_sql(sqlx::AssertSqlSafe(script)).execute(&mut conn).await.expect("filled");
 }
 
 async fn claim(writer: &Writer, boot: BootId, candidates: Vec<Candidate>) -> Vec<Fence> {

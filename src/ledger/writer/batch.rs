@@ -331,4 +331,43 @@ mod tests {
         assert_eq!(shorten(&"é".repeat(200)).len(), 300);
         assert_eq!(shorten(&format!("x{}", "é".repeat(200))).len(), 299);
     }
+
+    /// The writer's cost must not grow with history: no statement of a batch walks over a table of the file.
+    #[tokio::test]
+    async fn no_statement_of_a_batch_walks_over_a_table() {
+        use sqlx::ConnectOptions as _;
+        let options = sqlx::sqlite::SqliteConnectOptions::new().in_memory(true);
+        let mut conn = options.connect().await.expect("a database in memory");
+        for script in std::iter::once(crate::schema::BASELINE).chain(TEMP_SCHEMA) {
+            sqlx::raw_sql(script).execute(&mut conn).await.expect("the schema is valid");
+        }
+        let bodies = TEMP_SCHEMA.iter().flat_map(|script| script.split("BEGIN\n").skip(1));
+        let statements = bodies.flat_map(|body| body.split("END;\n").next().unwrap_or_default().split(";\n"));
+        let mut seen = 0;
+        for statement in statements.chain(RUN.split(";\n")).filter(|s| !s.trim().is_empty()) {
+            // EXPLAIN does not look into triggers, so that their statements are explained alone
+            let mut sql = format!("EXPLAIN QUERY PLAN {statement}");
+            for section in
+                ["ops", "facts", "states", "finishes", "spawns", "cancels", "enqueues", "claims", "running", "at"]
+            {
+                sql = sql.replace(&format!("NEW.{section}"), "'[]'");
+            }
+            let rows = sqlx::query(sqlx::AssertSqlSafe(sql)).fetch_all(&mut conn).await;
+            for row in rows.unwrap_or_else(|e| panic!("{statement}: {e}")) {
+                let step: String = row.get("detail");
+                let table = step.strip_prefix("SCAN ").and_then(|s| s.split(' ').next()).unwrap_or_default();
+                let is_ours = matches!(table, "" | "j" | "x" | "f" | "c" | "e" | "t" | "p" | "w" | "CONSTANT")
+                    || table.starts_with("batch_")
+                    || table.starts_with('(');
+                assert!(is_ours, "{statement}: {step}");
+                // an index without a constraint is a walk as well; all rows of one status are counted at most
+                let is_walk = step.starts_with("SEARCH") && !step.contains('(');
+                let is_long = step.contains("(status=?)") && !statement.contains("count(*)");
+                let is_newest = statement.contains("max(id) FROM job_transitions");
+                assert!((!is_walk || is_newest) && !is_long, "{statement}: {step}");
+                seen += 1;
+            }
+        }
+        assert!(seen > 60, "only {seen} steps were looked at");
+    }
 }
