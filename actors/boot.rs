@@ -350,11 +350,15 @@ fn listen_tcp(config: &Config) -> Result<std::net::TcpListener, BootError> {
 
 /// The supervisor of the attempts saw one end. A death without a report is the reaper's to record.
 fn attempt_ended(shared: &Shared, name: &str, exit: &Exit) {
-    if let Some(job) = name.strip_prefix("job:").and_then(|id| id.parse().ok())
-        && exit.is_abnormal()
-    {
-        shared.crashes.add(job, exit.to_string());
+    if shared.crashes.len() == 0 {
+        return;
+    }
+    let Some(job) = name.strip_prefix("job:").and_then(|id| id.parse().ok()) else { return };
+    if exit.is_abnormal() {
+        shared.crashes.explain(job, &exit.to_string());
         shared.addresses.reaper.wake(|| reaper::Msg::Crashed);
+    } else {
+        shared.crashes.excuse(job);
     }
 }
 

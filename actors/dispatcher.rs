@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use ductile_domain::generation::Generation;
 use ductile_domain::ids::JobId;
-use ductile_domain::job::{Candidate, ClaimRequest};
+use ductile_domain::job::{Candidate, ClaimRequest, Fence};
 use ductile_ledger::{Claimed, Claims, Refusal, Refused};
 use ductile_otp::{Cx, Exit, Message, Restart, Server, Shutdown, StartInfo, Timer};
 use serde_json::{Value, json};
@@ -84,6 +84,7 @@ impl Server for Dispatcher {
     }
 
     async fn continue_(&mut self, cx: &Cx<Self>) -> Result<(), Exit> {
+        self.clear_up().await;
         self.poll(cx).await;
         Ok(())
     }
@@ -110,6 +111,30 @@ impl Server for Dispatcher {
 }
 
 impl Dispatcher {
+    /// Nobody claims but this actor, and it has claimed nothing yet: a row without an attempt was claimed by the
+    /// predecessor, which died before it started one. What this does not find or can't give back, the reaper does.
+    async fn clear_up(&self) {
+        let Shared { addresses, readers, jobs, crashes, processes, .. } = &*self.shared;
+        let _ = addresses.queue.try_cast(queue::Msg::Abandoned);
+        let Ok(rows) = readers.running().await else { return };
+        let attempts: HashSet<String> = jobs.which().into_iter().collect();
+        for row in rows {
+            let Ok(job) = row.job_id.parse() else { continue };
+            let fence = Fence { job, claim_no: row.claim_no };
+            if attempts.contains(&format!("job:{job}")) || processes.contains(job) || crashes.contains(fence) {
+                continue;
+            }
+            let give_back = |reply| {
+                let reason = "the dispatcher ended before it started the attempt".to_owned();
+                ledger::Msg::GiveBack { fence, reason, due: None, reply }
+            };
+            if let Err(error) = addresses.ledger.call(give_back, CALL_DEADLINE).await {
+                tracing::warn!(component = "dispatcher", %error, "could not give back what was claimed and not started; the reaper will");
+                return;
+            }
+        }
+    }
+
     fn may_dispatch(&self) -> bool {
         !self.shared.flags.is_paused() && !self.shared.flags.is_draining()
     }

@@ -84,6 +84,6 @@ impl Server for Http {
     }
 
     fn inspect(&self) -> Value {
-        json!({ "connections": self.shared.connections.open() })
+        json!({ "connections": self.shared.connections.open(), "waiting_callers": self.shared.waiters.len() })
     }
 }

@@ -41,6 +41,8 @@ pub(crate) struct Job {
     args: JobArgs,
     phase: Phase,
     cancelled: Option<String>,
+    /// The claim's end is recorded, or left to the reaper's sweep.
+    is_settled: bool,
 }
 
 enum Phase {
@@ -73,7 +75,7 @@ impl Server for Job {
     type Args = JobArgs;
 
     async fn init(args: JobArgs, _: &Cx<Self>, _: StartInfo) -> Result<Self, Exit> {
-        Ok(Self { args, phase: Phase::Claimed, cancelled: None })
+        Ok(Self { args, phase: Phase::Claimed, cancelled: None, is_settled: false })
     }
 
     async fn continue_(&mut self, cx: &Cx<Self>) -> Result<(), Exit> {
@@ -266,7 +268,8 @@ impl Job {
     }
 
     /// After the commit: whoever was refused for this job's sake may be tried again.
-    fn tell_ended(&self) {
+    fn tell_ended(&mut self) {
+        self.is_settled = true;
         let JobArgs { shared, job, .. } = &self.args;
         let ended = dispatcher::Msg::Ended { job: job.fence.job, plugin: job.plugin.clone() };
         let _ = shared.addresses.dispatcher.try_cast(ended);
@@ -278,13 +281,27 @@ impl Job {
 
     /// Our own stop: the process ends first, then the attempt is given back, uncounted.
     async fn stop(&mut self, why: &Exit) {
-        let Phase::Running(process) = &mut self.phase else { return };
-        process.cancel();
-        process.ended().await;
+        if self.is_settled {
+            return;
+        }
+        if let Phase::Running(process) = &mut self.phase {
+            process.cancel();
+            process.ended().await;
+        }
         let JobArgs { shared, job, .. } = &self.args;
         // A cancellation that the stop has overtaken stands in the row: giving back honours it.
         ledger::give_back(shared, job.fence, format!("interrupted: {why}"), None).await;
         self.phase = Phase::Reported;
+        self.is_settled = true;
+    }
+}
+
+/// However the actor ends: a claim without a report is known to the reaper before the actor's name is free again.
+impl Drop for Job {
+    fn drop(&mut self) {
+        if !self.is_settled {
+            self.args.shared.crashes.add(self.args.job.fence);
+        }
     }
 }
 

@@ -146,7 +146,8 @@ impl Server for LedgerActor {
 
 /// Waits for the end of the former connection, which commits what it had taken, and opens another.
 async fn reopen(shared: &Shared) -> Result<Writer, Exit> {
-    let former = shared.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
+    // Left where it is: an incarnation that dies while it waits must not hide it from the next.
+    let former = shared.writer.lock().unwrap_or_else(PoisonError::into_inner).clone();
     if let Some(former) = former {
         former.close().await;
     }

@@ -28,8 +28,8 @@ pub(crate) struct Queue {
     shared: Arc<Shared>,
     lines: HashMap<Arc<str>, Line>,
     due: BTreeMap<(chrono::DateTime<Utc>, i64), Candidate>,
-    /// Rows handed to the dispatcher whose claim is not settled, and since when: a dispatcher that crashed never settles.
-    taken: HashMap<i64, Instant>,
+    /// What was handed to the dispatcher and is not settled, and since when: a dispatcher that crashed never settles.
+    taken: HashMap<i64, (Instant, Candidate)>,
     timer: Option<Timer>,
     poll: Option<Timer>,
 }
@@ -71,6 +71,8 @@ pub(crate) enum Msg {
     Take { free: usize, room: Room, reply: Reply<Vec<(Candidate, u32)>> },
     /// A claim was settled: these rows were handed out, and of them these come back.
     Settled { taken: Vec<i64>, back: Vec<(Candidate, Refusal)> },
+    /// The dispatcher is new: what its predecessor took and did not settle is in line again.
+    Abandoned,
     /// A job of this plugin ended: what was parked may be tried again.
     Freed(Arc<str>),
     /// A retry may have become due.
@@ -85,6 +87,7 @@ impl Message for Msg {
             Self::ReadyChanged => "ReadyChanged",
             Self::Take { .. } => "Take",
             Self::Settled { .. } => "Settled",
+            Self::Abandoned => "Abandoned",
             Self::Freed(_) => "Freed",
             Self::Due => "Due",
             Self::Poll => "Poll",
@@ -117,6 +120,7 @@ impl Server for Queue {
             Msg::ReadyChanged => self.absorb_feed(cx).await,
             Msg::Take { free, room, reply } => self.take(free, &room, reply).await,
             Msg::Settled { taken, back } => self.settle(cx, &taken, back),
+            Msg::Abandoned => self.take_back(Duration::ZERO),
             Msg::Freed(plugin) => self.unpark(&plugin),
             Msg::Due => self.release_due(cx),
             Msg::Poll => self.poll(cx).await,
@@ -186,7 +190,7 @@ impl Queue {
             let Some(candidate) = line.ready.remove(&row) else { continue };
             let Some((left, cap)) = rooms.get_mut(&plugin) else { continue };
             *left -= 1;
-            self.taken.insert(row, Instant::now());
+            self.taken.insert(row, (Instant::now(), candidate.clone()));
             picked.push((candidate, *cap));
             if *left > 0 && let Some((next, _)) = line.ready.first_key_value() {
                 heads.insert((*next, plugin));
@@ -222,6 +226,14 @@ impl Queue {
         self.arm_due(cx);
     }
 
+    /// Whatever was taken that long ago is in line again: a long line is not read again at its front.
+    fn take_back(&mut self, age: Duration) {
+        let lost: Vec<_> = self.taken.extract_if(|_, (since, _)| since.elapsed() >= age).collect();
+        for (_, (_, candidate)) in lost {
+            self.put(candidate);
+        }
+    }
+
     fn unpark(&mut self, plugin: &Arc<str>) {
         let Some(line) = self.lines.get_mut(plugin) else { return };
         let parked = std::mem::take(&mut line.parked);
@@ -250,7 +262,7 @@ impl Queue {
     }
 
     async fn poll(&mut self, cx: &Cx<Self>) {
-        self.taken.retain(|_, since| since.elapsed() < SLOW_POLL);
+        self.take_back(SLOW_POLL);
         self.reload().await;
         for line in self.lines.values_mut() {
             let parked = std::mem::take(&mut line.parked);

@@ -69,6 +69,12 @@ impl Server for Reaper {
         Ok(reaper)
     }
 
+    /// Who crashed while nobody was there to be woken.
+    async fn continue_(&mut self, _: &Cx<Self>) -> Result<(), Exit> {
+        self.record_crashes().await;
+        Ok(())
+    }
+
     async fn handle(&mut self, cx: &Cx<Self>, msg: Msg) -> Result<(), Exit> {
         match msg {
             Msg::Crashed => self.record_crashes().await,
@@ -81,6 +87,7 @@ impl Server for Reaper {
         json!({
             "recovered": self.recovered, "ended_processes": self.ended_processes,
             "crashed_attempts": self.crashed_attempts, "suspects": self.suspects.len(),
+            "unrecorded_crashes": self.shared.crashes.len(), "processes": self.shared.processes.len(),
         })
     }
 }
@@ -147,25 +154,22 @@ impl Reaper {
 
     /// Writes the records of attempts whose actors died without one. Fenced, so a late report wins or loses whole.
     async fn record_crashes(&mut self) {
-        let (living, crashes): (HashMap<_, _>, HashMap<_, _>) =
-            self.shared.crashes.take().into_iter().partition(|(job, _)| self.shared.processes.contains(*job));
-        // Its process is being ended; the end wakes this actor again.
-        self.shared.crashes.put_back(living);
+        // The end of a process that is still being ended wakes this actor again.
+        let mut crashes = self.shared.crashes.known();
+        crashes.retain(|claim, _| !self.shared.processes.contains(claim.job));
         if crashes.is_empty() {
             return;
         }
-        let Some(rows) = self.running().await else {
-            self.shared.crashes.put_back(crashes);
-            return;
-        };
+        let Some(rows) = self.running().await else { return };
         for row in &rows {
-            if let Some(reason) = crashes.get(&row.fence.job) {
+            if let Some(reason) = crashes.get(&row.fence) {
                 self.end_crashed(row, reason).await;
             }
         }
-        for job in crashes.into_keys() {
-            let plugin = rows.iter().find(|r| r.fence.job == job).map_or_else(|| "".into(), |r| r.plugin.clone());
-            let _ = self.shared.addresses.dispatcher.try_cast(dispatcher::Msg::Ended { job, plugin });
+        for claim in crashes.into_keys() {
+            self.shared.crashes.remove(claim);
+            let plugin = rows.iter().find(|r| r.fence == claim).map_or_else(|| "".into(), |r| r.plugin.clone());
+            let _ = self.shared.addresses.dispatcher.try_cast(dispatcher::Msg::Ended { job: claim.job, plugin });
         }
     }
 

@@ -11,6 +11,7 @@ use ductile_api::events::EventRing;
 use ductile_api::server::Connections;
 use ductile_domain::generation::Generation;
 use ductile_domain::ids::{BootId, JobId};
+use ductile_domain::job::Fence;
 use ductile_ledger::{CommitFeed, OpenOptions, Readers, Writer};
 use ductile_otp::{DynSupervisor, Slot, Tree};
 use ductile_plugin::Runner;
@@ -184,24 +185,47 @@ impl Flags {
     }
 }
 
-/// Attempts whose actors ended abnormally, and how. A list and not a message: no full mailbox can lose it.
+/// Claims whose actors ended without a report, and how, until that is written. A list and not a message: no full mailbox
+/// and no crash of the reaper can lose it. By claim and not by job, so that a late entry never ends the next attempt.
 #[derive(Debug, Default)]
-pub(crate) struct Crashes(Mutex<HashMap<JobId, String>>);
+pub(crate) struct Crashes(Mutex<HashMap<Fence, Option<String>>>);
 
 impl Crashes {
-    pub(crate) fn add(&self, job: JobId, reason: String) {
-        self.lock().insert(job, reason);
+    /// The actor of that claim is gone; how is told next.
+    pub(crate) fn add(&self, claim: Fence) {
+        self.lock().insert(claim, None);
     }
 
-    pub(crate) fn take(&self) -> HashMap<JobId, String> {
-        std::mem::take(&mut *self.lock())
+    /// How the actor of that job ended.
+    pub(crate) fn explain(&self, job: JobId, how: &str) {
+        for (_, told) in self.lock().iter_mut().filter(|(claim, told)| claim.job == job && told.is_none()) {
+            *told = Some(how.to_owned());
+        }
     }
 
-    pub(crate) fn put_back(&self, crashes: HashMap<JobId, String>) {
-        self.lock().extend(crashes);
+    /// The actor of that job was stopped and could not give its claim back: that counts as no attempt.
+    pub(crate) fn excuse(&self, job: JobId) {
+        self.lock().retain(|claim, told| claim.job != job || told.is_some());
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<JobId, String>> {
+    /// What is explained.
+    pub(crate) fn known(&self) -> HashMap<Fence, String> {
+        self.lock().iter().filter_map(|(claim, told)| Some((*claim, told.clone()?))).collect()
+    }
+
+    pub(crate) fn remove(&self, claim: Fence) {
+        self.lock().remove(&claim);
+    }
+
+    pub(crate) fn contains(&self, claim: Fence) -> bool {
+        self.lock().contains_key(&claim)
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.lock().len()
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Fence, Option<String>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -221,6 +245,10 @@ impl Processes {
 
     pub(crate) fn contains(&self, job: JobId) -> bool {
         self.lock().contains(&job)
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.lock().len()
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashSet<JobId>> {

@@ -28,6 +28,11 @@ impl Waiters {
         Waiter { job, notify, waiters: self.clone() }
     }
 
+    /// Jobs that somebody waits for.
+    pub(crate) fn len(&self) -> usize {
+        self.by_job.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
     /// Wakes everyone who waits for `job`. Costs a look into an empty map when nobody does.
     pub(crate) fn ended(&self, job: JobId) {
         let by_job = self.by_job.lock().unwrap_or_else(PoisonError::into_inner);

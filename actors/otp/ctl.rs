@@ -79,6 +79,19 @@ impl Ctl {
         true
     }
 
+    /// Forgets the panics and failing starts of every actor that have not come to pass.
+    pub fn calm(&self) {
+        let mut nodes: Vec<_> = self.tree.snapshot().into_iter().collect();
+        while let Some(node) = nodes.pop() {
+            if let Some(cell) = self.tree.cell(&node.path) {
+                let mut faults = faults(&cell);
+                faults.panics.clear();
+                faults.fail_starts = 0;
+            }
+            nodes.extend(node.children);
+        }
+    }
+
     /// The actor does nothing for that time, after what is in its mailbox. False when it is down.
     pub fn stall(&self, path: &str, time: Duration) -> bool {
         self.tree.cell(path).is_some_and(|node| node.mailbox().is_some_and(|mailbox| mailbox.stall(time)))

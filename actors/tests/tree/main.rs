@@ -1,0 +1,7 @@
+//! The real tree under fire: a real ledger, real plugin processes, and actors that are killed, panic or stand still.
+
+mod caps;
+mod chaos;
+mod gateway;
+mod giving_up;
+mod restarts;
