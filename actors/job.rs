@@ -222,6 +222,10 @@ impl Job {
             match finished {
                 Ok(finished) if finished.verdict == Verdict::Replan => {}
                 Ok(_) => break,
+                Err(WriteError::Closed) => {
+                    self.outlive(finish, announced);
+                    return Err(Exit::Normal);
+                }
                 Err(error) => {
                     tracing::error!(component = "job", plugin = %job.plugin, job_id = %job.fence.job, %error, "the ledger refuses the outcome");
                     outcome = Arc::new(refused_by_the_ledger(&outcome, &error));
@@ -230,6 +234,29 @@ impl Job {
         }
         self.tell_ended();
         Err(Exit::Normal)
+    }
+
+    /// The ledger's supervisor is down, and with it this actor is about to be stopped. The outcome is not lost for that:
+    /// a task holds it until the ledger is back, and the row is spoken for as long.
+    fn outlive(&mut self, finish: Finish, announced: Announced) {
+        let JobArgs { shared, job, .. } = &self.args;
+        let (shared, plugin, id) = (shared.clone(), job.plugin.clone(), job.fence.job);
+        shared.processes.insert(id);
+        self.is_settled = true;
+        tokio::spawn(async move {
+            while !shared.flags.is_shutting_down() {
+                match ledger::finish(&shared, &finish, &announced).await {
+                    Err(WriteError::Closed) => tokio::time::sleep(std::time::Duration::from_millis(20)).await,
+                    Ok(_) => break,
+                    Err(error) => {
+                        tracing::error!(component = "job", job_id = %id, %error, "the ledger refuses the outcome; the attempt is given back");
+                        break;
+                    }
+                }
+            }
+            shared.processes.remove(id);
+            let _ = shared.addresses.dispatcher.try_cast(dispatcher::Msg::Ended { job: id, plugin });
+        });
     }
 
     async fn finish_with(&self, outcome: &Arc<Outcome>) -> Finish {
@@ -290,9 +317,8 @@ impl Job {
         }
         let JobArgs { shared, job, .. } = &self.args;
         // A cancellation that the stop has overtaken stands in the row: giving back honours it.
-        ledger::give_back(shared, job.fence, format!("interrupted: {why}"), None).await;
+        self.is_settled = ledger::give_back(shared, job.fence, format!("interrupted: {why}"), None).await;
         self.phase = Phase::Reported;
-        self.is_settled = true;
     }
 }
 

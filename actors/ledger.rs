@@ -11,7 +11,7 @@ use ductile_domain::ids::JobId;
 use ductile_domain::job::{ClaimRequest, Fence, NewJob};
 use ductile_domain::time::Timestamp;
 use ductile_ledger::{Cancelled, Claims, Enqueued, Finish, Finished, Orphan, Prune, Pruned, Recovered, WriteError, Writer};
-use ductile_otp::{Cx, Exit, Message, Reply, Server, StartInfo};
+use ductile_otp::{Cx, Exit, Message, Phase, Reply, Server, StartInfo};
 use serde_json::{Value, json};
 
 use crate::announce::{self, Announced};
@@ -170,11 +170,26 @@ impl Patience {
     }
 }
 
-/// Asks until there is an answer that more asking can't change. Only for operations that are fenced: a repetition after
-/// a lost answer changes nothing.
+/// Waits until the ledger takes questions. False when its supervisor is down: then the actors that stand behind it are
+/// stopped before it comes back, so that waiting on would only hold up both.
+pub(crate) async fn is_reachable(shared: &Shared) -> bool {
+    while !shared.addresses.ledger.is_up() {
+        if shared.tree.node("root/storage_sup").is_none_or(|storage| storage.phase != Phase::Up) {
+            return false;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    true
+}
+
+/// Asks until there is an answer that more asking can't change, or `Closed` when nobody is there to answer. Only for
+/// operations that are fenced: a repetition after a lost answer changes nothing.
 async fn insist<T>(shared: &Shared, job: JobId, make: impl Fn(Answer<T>) -> Msg) -> Result<T, WriteError> {
     let mut patience = Patience::new();
     loop {
+        if !is_reachable(shared).await {
+            return Err(WriteError::Closed);
+        }
         let error = match shared.addresses.ledger.call(&make, LEDGER_DEADLINE).await {
             Ok(Ok(answer)) => return Ok(answer),
             Ok(Err(error)) if !error.is_transient() && !matches!(error, WriteError::Closed) => return Err(error),
@@ -189,16 +204,19 @@ async fn insist<T>(shared: &Shared, job: JobId, make: impl Fn(Answer<T>) -> Msg)
 /// Commits the end of an attempt.
 ///
 /// # Errors
-/// When the ledger refuses this very end for good: the attempt must end otherwise.
+/// When the ledger refuses this very end for good: the attempt must end otherwise. `Closed` when the ledger's supervisor
+/// is down.
 pub(crate) async fn finish(shared: &Shared, finish: &Finish, job: &Announced) -> Result<Finished, WriteError> {
     let make = |reply| Msg::Finish { finish: Box::new(finish.clone()), job: job.clone(), reply };
     insist(shared, finish.fence.job, make).await
 }
 
-/// Gives an attempt back. A refusal leaves the row to the reaper.
-pub(crate) async fn give_back(shared: &Shared, fence: Fence, reason: String, due: Option<Timestamp>) {
+/// Gives an attempt back. Answers whether it was: otherwise the row is left to the reaper's sweep.
+pub(crate) async fn give_back(shared: &Shared, fence: Fence, reason: String, due: Option<Timestamp>) -> bool {
     let make = |reply| Msg::GiveBack { fence, reason: reason.clone(), due, reply };
-    if let Err(error) = insist(shared, fence.job, make).await {
-        tracing::error!(component = "job", job_id = %fence.job, %error, "the ledger refuses to take an attempt back");
+    let answer = insist(shared, fence.job, make).await;
+    if let Err(error) = &answer {
+        tracing::error!(component = "job", job_id = %fence.job, %error, "the ledger does not take an attempt back; the reaper's sweep will");
     }
+    answer.is_ok()
 }

@@ -117,6 +117,9 @@ impl Reaper {
     }
 
     async fn ask<T>(&self, make: impl FnOnce(Reply<Result<T, WriteError>>) -> ledger::Msg) -> Result<T, Exit> {
+        if !ledger::is_reachable(&self.shared).await {
+            return Err(Exit::Error("could not recover jobs: the ledger's supervisor is down".to_owned()));
+        }
         match self.shared.addresses.ledger.call(make, LEDGER_DEADLINE).await {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(error)) => Err(Exit::Error(format!("could not recover jobs: {error}"))),
