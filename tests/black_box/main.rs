@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod crash;
+mod docs;
 mod gateway;
 mod jobs;
 mod misbehaving_plugins;
