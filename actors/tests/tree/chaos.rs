@@ -125,7 +125,9 @@ async fn break_things(handle: ductile_actors::Handle, seed: u64, over: Arc<Atomi
             0..5 => ctl.kill(victim),
             5..8 => {
                 let is_armed = armed.get(victim).is_some_and(|at| at.elapsed() < Duration::from_secs(1));
-                !is_armed && armed.insert(victim.clone(), Instant::now()).is_none_or(|_| true) && ctl.panic_next(victim, None)
+                !is_armed
+                    && armed.insert(victim.clone(), Instant::now()).is_none_or(|_| true)
+                    && ctl.panic_next(victim, None)
             }
             _ => ctl.stall(victim, Duration::from_millis(dice.roll(50) as u64)),
         };
@@ -179,7 +181,8 @@ async fn check_ends(gateway: &Gateway, accepted: &[(JobId, &str)]) {
 
 /// Rows of the history fit together: legal chains, one log row per attempt that counted, one end per job.
 async fn check_history(gateway: &Gateway) {
-    let rows = gateway.sql("SELECT job_id, coalesce(from_status, ''), to_status FROM job_transitions ORDER BY id").await;
+    let rows =
+        gateway.sql("SELECT job_id, coalesce(from_status, ''), to_status FROM job_transitions ORDER BY id").await;
     let mut at: HashMap<&str, &str> = HashMap::new();
     for row in &rows {
         let (job, from, to) = (row[0].as_str(), row[1].as_str(), row[2].as_str());

@@ -3,13 +3,12 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
 use ductile_actors::{BootOptions, Handle, Numbers, Running, Shared, boot};
 use ductile_api::gateway::{Gateway as _, Refusal, Submission, Submitted};
 use ductile_domain::ids::JobId;
-use ductile_otp::{Backoff, Ctl, Intensity};
+use ductile_otp::{Backoff, Ctl, Intensity, Node, Phase};
 use serde_json::value::RawValue;
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePool, SqlitePoolOptions};
 use sqlx::{AssertSqlSafe, Row as _};
@@ -39,7 +38,7 @@ esac
 /// A gateway that runs in this process.
 pub(crate) struct Gateway {
     dir: tempfile::TempDir,
-    running: Option<Arc<Running>>,
+    running: Option<Running>,
     handle: Handle,
     sql: SqlitePool,
 }
@@ -81,17 +80,19 @@ impl Gateway {
         let options = BootOptions { config: loaded.config, warnings: loaded.warnings, numbers };
         let running = boot(options).await.expect("the gateway starts");
         let handle = running.handle();
-        let options = SqliteConnectOptions::new().filename(dir.path().join("ductile.db")).busy_timeout(Duration::from_secs(5));
+        let options =
+            SqliteConnectOptions::new().filename(dir.path().join("ductile.db")).busy_timeout(Duration::from_secs(5));
         let sql = SqlitePoolOptions::new().max_connections(2).connect_with(options).await.expect("the ledger opens");
-        Self { dir, running: Some(Arc::new(running)), handle, sql }
+        Self { dir, running: Some(running), handle, sql }
     }
 
     pub(crate) fn handle(&self) -> &Handle {
         &self.handle
     }
 
-    pub(crate) fn running(&self) -> Arc<Running> {
-        self.running.clone().expect("the gateway runs")
+    /// The gateway itself, for a test that ends it in its own way.
+    pub(crate) fn take_running(&mut self) -> Running {
+        self.running.take().expect("the gateway runs")
     }
 
     pub(crate) fn shared(&self) -> &Shared {
@@ -157,7 +158,12 @@ impl Gateway {
         self.until_within(PATIENCE, what, probe).await
     }
 
-    pub(crate) async fn until_within<T>(&self, patience: Duration, what: &str, mut probe: impl AsyncFnMut() -> Option<T>) -> T {
+    pub(crate) async fn until_within<T>(
+        &self,
+        patience: Duration,
+        what: &str,
+        mut probe: impl AsyncFnMut() -> Option<T>,
+    ) -> T {
         let deadline = tokio::time::Instant::now() + patience;
         loop {
             if let Some(found) = probe().await {
@@ -166,6 +172,23 @@ impl Gateway {
             assert!(tokio::time::Instant::now() < deadline, "waited in vain until {what}; {}", self.account().await);
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
+    }
+
+    /// Kills an actor and waits until its next incarnation is up.
+    pub(crate) async fn kill(&self, path: &str) {
+        let before = self.shared().tree.node(path).expect("an actor").incarnation;
+        assert!(self.ctl().kill(path), "{path} is not up");
+        self.up_again(path, before).await;
+    }
+
+    pub(crate) async fn up_again(&self, path: &str, before: u64) {
+        let is_new = |node: &Node| node.phase == Phase::Up && node.incarnation > before;
+        let node = self.ctl().await_node(path, is_new, PATIENCE).await;
+        assert!(node.is_ok(), "{path} did not come back: {node:?}");
+    }
+
+    pub(crate) fn incarnation(&self, path: &str) -> u64 {
+        self.shared().tree.node(path).expect("an actor").incarnation
     }
 
     /// What stands where, for a test that failed.
@@ -177,7 +200,11 @@ impl Gateway {
             let view = self.shared().tree.inspect(path, Duration::from_secs(1)).await;
             views.push_str(&format!("\n{path}: {view:?}"));
         }
-        format!("rows {rows:?}, open {running:?}, processes {:?}{views}\n{}", self.plugin_processes(), self.handle.tree())
+        format!(
+            "rows {rows:?}, open {running:?}, processes {:?}{views}\n{}",
+            self.plugin_processes(),
+            self.handle.tree()
+        )
     }
 
     /// Plugin processes of this gateway: their environment names its boot.
@@ -209,7 +236,12 @@ impl Gateway {
 }
 
 /// One request as a door makes it.
-pub(crate) async fn submit(handle: &Handle, plugin: &str, what: &str, dedupe_key: Option<&str>) -> Result<JobId, Refusal> {
+pub(crate) async fn submit(
+    handle: &Handle,
+    plugin: &str,
+    what: &str,
+    dedupe_key: Option<&str>,
+) -> Result<JobId, Refusal> {
     let payload = RawValue::from_string(format!("{{\"do\":\"{what}\"}}")).expect("JSON");
     let submission = Submission {
         plugin: plugin.into(),
