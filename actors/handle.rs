@@ -160,7 +160,7 @@ impl Gateway for Handle {
     }
 
     fn tree(&self) -> shown::TreeNode {
-        self.shared.tree.snapshot().as_ref().map_or_else(|| unborn(), show)
+        self.shared.tree.snapshot().as_ref().map_or_else(unborn, show)
     }
 
     fn generation(&self) -> Arc<Generation> {

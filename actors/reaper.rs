@@ -3,7 +3,7 @@
 //! Recovery runs in its start, before anything claims: left-over processes of former boots are ended first, their jobs
 //! are recovered then. Afterwards it is woken by attempts that died without a report, and by a sweep.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
