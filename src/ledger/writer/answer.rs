@@ -145,6 +145,16 @@ impl Answers {
         Ok(answers)
     }
 
+    /// Attempts that the batch began.
+    pub(super) fn claimed(&self) -> usize {
+        self.claims.values().map(|c| c.claimed.len()).sum()
+    }
+
+    /// Attempts that it ended.
+    pub(super) fn ended(&self) -> usize {
+        self.finishes.values().filter(|f| f.verdict == Verdict::Applied).count()
+    }
+
     /// Answers every operation; a caller that went away is no concern.
     pub(super) fn give(mut self, ops: Vec<Op>) {
         for (no, op) in ops.into_iter().enumerate() {

@@ -73,6 +73,11 @@ impl Batch {
         None
     }
 
+    /// Attempts that it ends.
+    pub(super) fn ends(&self) -> usize {
+        self.ops.iter().filter(|op| matches!(op, Op::Finish(..) | Op::GiveBack { .. })).count()
+    }
+
     /// True when an answer leaves the gateway, so that the commit must be on disk before it.
     pub(super) fn is_awaited(&self) -> bool {
         self.ops.iter().any(|op| match op {

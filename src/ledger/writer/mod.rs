@@ -4,6 +4,7 @@
 mod answer;
 mod batch;
 mod errand;
+mod pause;
 mod rows;
 mod task;
 
