@@ -11,7 +11,7 @@ pub fn format(at: Timestamp) -> String {
     at.to_rfc3339_opts(SecondsFormat::Millis, true)
 }
 
-/// Reads what [`format`] wrote, or any other RFC 3339 text with an offset.
+/// Reads what [`format()`] wrote, or any other RFC 3339 text with an offset.
 #[must_use]
 pub fn parse(text: &str) -> Option<Timestamp> {
     DateTime::parse_from_rfc3339(text).ok().map(|at| at.with_timezone(&Utc))

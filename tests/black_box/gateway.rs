@@ -21,7 +21,6 @@ pub(crate) struct Builder {
     plugins: Vec<(String, String)>,
     service: String,
     api: String,
-    state: String,
     env: Vec<(String, String)>,
 }
 
@@ -73,12 +72,6 @@ impl Builder {
         self
     }
 
-    /// Lines under `state:`.
-    pub(crate) fn state(mut self, lines: &str) -> Self {
-        self.state = lines.to_owned();
-        self
-    }
-
     pub(crate) fn env(mut self, name: &str, value: impl Into<String>) -> Self {
         self.env.push((name.to_owned(), value.into()));
         self
@@ -98,7 +91,7 @@ impl Builder {
             }
         }
         config.push_str(&format!("service:\n  tick_interval: 1s\n{}api:\n{}", self.service, self.api));
-        config.push_str(&format!("state:\n{}", self.state));
+        config.push_str("state:\n  path: ./ductile.db\n");
         config.push_str("plugins:\n");
         for (name, keys) in &self.plugins {
             config.push_str(&format!("  {name}:\n    enabled: true\n{keys}"));
@@ -126,7 +119,6 @@ impl Gateway {
             plugins: Vec::new(),
             service: String::new(),
             api: "  enabled: false\n".to_owned(),
-            state: "  path: ./ductile.db\n".to_owned(),
             env: Vec::new(),
         }
     }

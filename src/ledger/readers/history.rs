@@ -136,7 +136,7 @@ pub struct LogFilter {
     pub status: Option<String>,
     /// Kind of trigger.
     pub submitted_by: Option<String>,
-    /// Text that `last_error` or `stderr` contains.
+    /// Text that `last_error`, `stderr` or `result` contains.
     pub query: Option<String>,
     /// Completed at or after, RFC 3339 UTC with milliseconds.
     pub from: Option<String>,
@@ -324,6 +324,7 @@ fn conditions(query: &mut QueryBuilder<Sqlite>, filter: &LogFilter) {
     }
     if let Some(text) = &filter.query {
         query.push(" AND (instr(l.last_error, ").push_bind(text.clone());
-        query.push(") > 0 OR instr(l.stderr, ").push_bind(text.clone()).push(") > 0)");
+        query.push(") > 0 OR instr(l.stderr, ").push_bind(text.clone());
+        query.push(") > 0 OR instr(l.result, ").push_bind(text.clone()).push(") > 0)");
     }
 }
