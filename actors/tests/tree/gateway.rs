@@ -30,6 +30,7 @@ case $request in
   *'"do":"slow"'*) printf '{"status":"ok"}'; exec sleep 0.05 ;;
   *'"do":"second"'*) printf '{"status":"ok"}'; exec sleep 1 ;;
   *'"do":"hang"'*) exec sleep 300 ;;
+  *'"do":"stubborn"'*) trap '' TERM; exec sleep 300 ;;
   *'"do":"gate"'*) read -r go < "@DIR@/gate"; printf '{"status":"ok"}' ;;
   *) printf '{"status":"ok"}' ;;
 esac
@@ -59,6 +60,7 @@ impl Gateway {
     pub(crate) async fn start_with(max_workers: u32, parallelism: u32, api: &str, numbers: Numbers) -> Self {
         let dir = tempfile::Builder::new().prefix("ductile-tree-").tempdir().expect("a temporary directory");
         fs::create_dir(dir.path().join("pids")).expect("a directory");
+        nix::unistd::mkfifo(&dir.path().join("gate"), nix::sys::stat::Mode::S_IRWXU).expect("a pipe");
         for name in ["work", "other"] {
             plugin(dir.path(), name);
         }
@@ -136,6 +138,13 @@ impl Gateway {
     /// First column of the first row, as text; `-` for NULL and for no row.
     pub(crate) async fn sql_one(&self, query: &str) -> String {
         self.sql(query).await.into_iter().next().and_then(|r| r.into_iter().next()).unwrap_or_else(|| "-".to_owned())
+    }
+
+    /// Lets the one plugin pass that waits at the gate.
+    pub(crate) async fn open_gate(&self) {
+        let gate = self.path("gate");
+        // Opening a pipe for writing waits for its reader.
+        tokio::task::spawn_blocking(move || fs::write(gate, "go\n")).await.expect("no panic").expect("the gate opens");
     }
 
     /// Rows of a query on the ledger's file, as text.

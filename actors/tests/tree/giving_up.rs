@@ -50,7 +50,7 @@ async fn a_gateway_that_gives_up() {
         gateway.ctl().kill(QUEUE);
         // The last kill is not followed by another start.
         while gateway.incarnation(QUEUE) == before
-            || !gateway.shared().tree.node(QUEUE).is_some_and(|n| n.phase.as_str() == "up")
+            || gateway.shared().tree.node(QUEUE).is_none_or(|n| n.phase.as_str() != "up")
         {
             if run.is_finished() {
                 let code = run.await.expect("no panic");

@@ -273,35 +273,52 @@ async fn a_new_queue_finds_all_that_waits() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_dead_dispatcher_took_does_not_wait_for_the_end_of_a_long_line() {
     let gateway = Gateway::start(1, patient_numbers()).await;
-    gateway.handle().set_dispatch(false, "a test".into()).await.expect("paused");
+    let blocker = gateway.enqueue("work", "gate").await;
+    gateway.process_of(blocker).await;
     let first = gateway.enqueue("work", "ok").await;
     for _ in 0..300 {
         gateway.enqueue("work", "slow").await;
     }
-    // The claim is refused for want of a ledger, so that the candidate is only taken, never settled.
-    gateway.ctl().stall(LEDGER, Duration::from_secs(1));
-    let before = gateway.incarnation(DISPATCHER);
-    gateway.shared().tree.inspect(DISPATCHER, PATIENCE).await.expect("it lives");
-    let resumed = tokio::spawn({
-        let handle = gateway.handle().clone();
-        async move { handle.set_dispatch(true, "a test".into()).await }
-    });
+    // With the blocker's process ended its slot is asked for, but the ledger does not answer: the candidate is taken
+    // and never settled.
+    assert!(gateway.ctl().stall(LEDGER, Duration::from_secs(2)));
+    gateway.open_gate().await;
     gateway
         .until("a candidate is taken", async || {
             let view = gateway.shared().tree.inspect(QUEUE, Duration::from_secs(5)).await.ok()?;
             (view["being_claimed"] == 1).then_some(())
         })
         .await;
-    gateway.ctl().kill(DISPATCHER);
-    gateway.up_again(DISPATCHER, before).await;
-    resumed.await.expect("no panic").expect("resumed");
+    gateway.kill(DISPATCHER).await;
     gateway
         .until_within(TWO_POLLS, "the first is claimed although hundreds wait", async || {
             let status = gateway.shared().readers.status(first).await.ok()??;
             let waiting = gateway.shared().readers.counts().await.ok()?.queued;
-            (status.is_terminal() && waiting > 128).then_some(())
+            assert!(waiting > 128, "the line ran short while the first waits");
+            status.is_terminal().then_some(())
         })
         .await;
+    gateway.stop().await;
+}
+
+/// SUP-08: a process that ignores SIGTERM keeps the row of its dead attempt until it is gone: nothing runs beside it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_next_attempt_waits_for_the_end_of_a_stubborn_process() {
+    let gateway = Gateway::start(2, patient_numbers()).await;
+    let job = gateway.enqueue("work", "stubborn").await;
+    let pid = gateway.process_of(job).await;
+    // The shell has noted its pid before it becomes deaf.
+    gateway
+        .until("the process is deaf", async || {
+            let comm = std::fs::read_to_string(format!("/proc/{pid}/comm")).ok()?;
+            (comm.trim() == "sleep").then_some(())
+        })
+        .await;
+    assert!(gateway.ctl().kill(&attempt(job)));
+    gateway.until("the next attempt runs", async || (gateway.process_of(job).await != pid).then_some(())).await;
+    assert_eq!(gateway.overlaps(), "");
+    assert!(!gateway.plugin_processes().contains(&pid));
+    // Its end takes the grace of a deaf process again, and longer than the drain.
     gateway.stop().await;
 }
 
