@@ -172,14 +172,16 @@ async fn a_reaper_that_dies_forgets_no_crash() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_end_of_the_attempts_supervisor_costs_no_attempt() {
     let gateway = Gateway::start(2, patient_numbers()).await;
-    let job = gateway.enqueue("work", "second").await;
+    let job = gateway.enqueue("work", "gate").await;
     let pid = gateway.process_of(job).await;
     gateway.kill(JOB_SUP).await;
+    gateway.until("it is made again", async || (gateway.process_of(job).await != pid).then_some(())).await;
+    gateway.open_gate().await;
     assert_eq!(gateway.finished(job).await, "succeeded");
-    assert_ne!(gateway.process_of(job).await, pid);
     assert_eq!(gateway.overlaps(), "");
-    let row = gateway.sql(&format!("SELECT attempt, claim_no FROM job_queue WHERE id = '{job}'")).await;
-    assert_eq!(row, [["1", "2"]]);
+    // Claims that met no supervisor to start them may lie in between; none of them counts.
+    let row = gateway.sql(&format!("SELECT attempt, claim_no > 1 FROM job_queue WHERE id = '{job}'")).await;
+    assert_eq!(row, [["1", "1"]]);
     gateway.stop().await;
 }
 
