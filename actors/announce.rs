@@ -79,7 +79,12 @@ pub(crate) fn enqueued(shared: &Shared, announced: &[Announced], results: &[Enqu
                     "not enqueued: a job with this dedupe key exists"
                 );
                 let existing = Announced { job: *job, ..new.clone() };
-                existing.say(shared, "job.deduped", None, vec![("dedupe_key", key.into()), ("status", status.as_str().into())]);
+                existing.say(
+                    shared,
+                    "job.deduped",
+                    None,
+                    vec![("dedupe_key", key.into()), ("status", status.as_str().into())],
+                );
             }
         }
     }

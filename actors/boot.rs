@@ -133,11 +133,17 @@ pub async fn boot(options: BootOptions) -> Result<Running, BootError> {
         }
     });
 
-    let ledger_options = OpenOptions { durability: config.state.durability, feed: feed.clone(), ..OpenOptions::new(&config.state.path, boot) };
-    let Ledger { writer, readers, was_clean, former_boot } = ductile_ledger::open(ledger_options.clone()).await.map_err(BootError::Ledger)?;
-    let recorded = writer.record_snapshot(snapshot(&config, &catalog)).await.map_err(|e| {
-        BootError::Tree(format!("failed to record the configuration in the ledger: {e}"))
-    })?;
+    let ledger_options = OpenOptions {
+        durability: config.state.durability,
+        feed: feed.clone(),
+        ..OpenOptions::new(&config.state.path, boot)
+    };
+    let Ledger { writer, readers, was_clean, former_boot } =
+        ductile_ledger::open(ledger_options.clone()).await.map_err(BootError::Ledger)?;
+    let recorded = writer
+        .record_snapshot(snapshot(&config, &catalog))
+        .await
+        .map_err(|e| BootError::Tree(format!("failed to record the configuration in the ledger: {e}")))?;
     for buried in &recorded.buried {
         let reason = buried.reason.as_deref().unwrap_or_default();
         tracing::warn!(component = "config", job_id = %buried.job, reason, "cancelled a queued job: its plugin is not in the configuration");
@@ -330,7 +336,9 @@ fn listen_tcp(config: &Config) -> Result<std::net::TcpListener, BootError> {
             std::io::ErrorKind::AddrInUse => {
                 "another process listens there: stop it, or set api.listen to another port (or api.enabled: false)"
             }
-            std::io::ErrorKind::PermissionDenied => "ports below 1024 need a privilege: choose a higher port in api.listen",
+            std::io::ErrorKind::PermissionDenied => {
+                "ports below 1024 need a privilege: choose a higher port in api.listen"
+            }
             std::io::ErrorKind::AddrNotAvailable => "no interface has this address: correct api.listen",
             _ => "correct api.listen",
         };
@@ -365,7 +373,10 @@ fn attempt_ended(shared: &Shared, name: &str, exit: &Exit) {
 /// A lifecycle event of the generic layer as a live event. The starts and normal ends of attempts are left out: their
 /// jobs tell them.
 fn lifecycle(ring: &EventRing, event: ActorEvent) {
-    if event.dynamic && event.report.is_none() && matches!(event.kind, "actor.starting" | "actor.started" | "actor.exited") {
+    if event.dynamic
+        && event.report.is_none()
+        && matches!(event.kind, "actor.starting" | "actor.started" | "actor.exited")
+    {
         return;
     }
     if let Some(report) = &event.report {

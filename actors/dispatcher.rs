@@ -80,7 +80,16 @@ impl Server for Dispatcher {
     type Args = Arc<Shared>;
 
     async fn init(shared: Self::Args, _: &Cx<Self>, _: StartInfo) -> Result<Self, Exit> {
-        Ok(Self { shared, live: HashMap::new(), claiming: HashMap::new(), with_twins: HashSet::new(), full: HashSet::new(), is_full: false, ends: 0, poll: None })
+        Ok(Self {
+            shared,
+            live: HashMap::new(),
+            claiming: HashMap::new(),
+            with_twins: HashSet::new(),
+            full: HashSet::new(),
+            is_full: false,
+            ends: 0,
+            poll: None,
+        })
     }
 
     async fn continue_(&mut self, cx: &Cx<Self>) -> Result<(), Exit> {
@@ -260,9 +269,11 @@ impl Dispatcher {
         let fence = job.fence;
         let id = fence.job;
         self.live.insert(id, job.plugin.clone());
-        let args = JobArgs { shared: self.shared.clone(), generation: generation.clone(), job: Arc::new(job), unreadable };
+        let args =
+            JobArgs { shared: self.shared.clone(), generation: generation.clone(), job: Arc::new(job), unreadable };
         let shutdown = Shutdown::After(ductile_plugin::Limits::default().term_grace + STOP_MARGIN);
-        let started = self.shared.jobs.start_child::<Job>(format!("job:{id}"), args, Restart::Temporary, shutdown).await;
+        let started =
+            self.shared.jobs.start_child::<Job>(format!("job:{id}"), args, Restart::Temporary, shutdown).await;
         if let Err(error) = started {
             self.live.remove(&id);
             let reason = format!("attempt not started: {error}");
@@ -297,10 +308,8 @@ impl Dispatcher {
         self.full.clear();
         match self.shared.readers.running().await {
             Ok(rows) => {
-                let mut counted: HashMap<JobId, Arc<str>> = rows
-                    .into_iter()
-                    .filter_map(|row| Some((row.job_id.parse().ok()?, row.plugin.into())))
-                    .collect();
+                let mut counted: HashMap<JobId, Arc<str>> =
+                    rows.into_iter().filter_map(|row| Some((row.job_id.parse().ok()?, row.plugin.into()))).collect();
                 // An attempt that was started after the read has its actor but was not seen in its row.
                 for name in self.shared.jobs.which() {
                     if let Some(id) = name.strip_prefix("job:").and_then(|id| id.parse().ok())

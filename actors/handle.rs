@@ -85,7 +85,8 @@ impl Gateway for Handle {
             snapshot: generation.snapshot,
         };
         // An answer that is lost after the commit is not repeated here: only the caller knows whether it may be.
-        let enqueued = self.ask_ledger(|reply| ledger::Msg::Enqueue { jobs: vec![job], generation: generation.no, reply }).await?;
+        let enqueued =
+            self.ask_ledger(|reply| ledger::Msg::Enqueue { jobs: vec![job], generation: generation.no, reply }).await?;
         match enqueued.into_iter().next() {
             Some(Enqueued::Accepted { job, .. }) => Ok(Submitted::Accepted(job)),
             Some(Enqueued::Duplicate { job, status }) => Ok(Submitted::Duplicate(job, status)),

@@ -17,13 +17,13 @@ use ductile_domain::retry::{self, RetryPolicy};
 use ductile_ledger::{Finish, Verdict, WriteError};
 use ductile_otp::{Cx, Exit, Message, Server, Slot, StartInfo};
 use ductile_plugin::outcome::judge;
-use ductile_plugin::{environment, protocol};
 use ductile_plugin::{End, Exited, Invocation, Limits, Run};
-use tokio::sync::oneshot;
+use ductile_plugin::{environment, protocol};
 use serde_json::{Value, json};
+use tokio::sync::oneshot;
 
-use crate::shared::{CALL_DEADLINE, Shared};
 use crate::announce::Announced;
+use crate::shared::{CALL_DEADLINE, Shared};
 use crate::{announce, dispatcher, ledger, reaper, router};
 
 /// What an attempt is made of.
@@ -129,11 +129,9 @@ impl Job {
             return Err(Box::new(Outcome::without_process(Cause::Preflight, text, Utc::now())));
         }
         let gone = |text: String| Box::new(Outcome::without_process(Cause::PluginGone, text, Utc::now()));
-        let plugin = generation
-            .catalog
-            .get(&job.plugin)
-            .filter(|p| p.is_runnable)
-            .ok_or_else(|| gone(format!("cancelled: plugin {:?} is removed or disabled in the configuration", job.plugin)))?;
+        let plugin = generation.catalog.get(&job.plugin).filter(|p| p.is_runnable).ok_or_else(|| {
+            gone(format!("cancelled: plugin {:?} is removed or disabled in the configuration", job.plugin))
+        })?;
         if plugin.command(&job.command).is_none() {
             return Err(gone(format!("cancelled: plugin {:?} has no command {:?} any more", job.plugin, job.command)));
         }
@@ -201,7 +199,9 @@ impl Job {
             component = "job", plugin = %job.plugin, job_id = %job.fence.job, %error,
             "could not start a process; the attempt is given back"
         );
-        shared.flags.degrade("spawn", format!("could not start a process: {error}; attempts are given back and tried again"));
+        shared
+            .flags
+            .degrade("spawn", format!("could not start a process: {error}; attempts are given back and tried again"));
         let due = Utc::now() + chrono::Duration::seconds(1);
         ledger::give_back(shared, job.fence, format!("spawn: {error}"), Some(due)).await;
         self.phase = Phase::Reported;
@@ -218,7 +218,8 @@ impl Job {
             let JobArgs { shared, job, .. } = &self.args;
             let announced = Announced::of_attempt(job);
             // The slot is asked for while the outcome is on its way: both then share a commit, and the ledger claims last.
-            let (finished, ()) = tokio::join!(ledger::finish(shared, &finish, &announced), async { self.tell_slot_free() });
+            let (finished, ()) =
+                tokio::join!(ledger::finish(shared, &finish, &announced), async { self.tell_slot_free() });
             match finished {
                 Ok(finished) if finished.verdict == Verdict::Replan => {}
                 Ok(_) => break,
@@ -281,14 +282,21 @@ impl Job {
                 .addresses
                 .router
                 .call(
-                    |reply| router::Msg::Plan { generation: generation.clone(), job: job.clone(), outcome: outcome.clone(), reply },
+                    |reply| router::Msg::Plan {
+                        generation: generation.clone(),
+                        job: job.clone(),
+                        outcome: outcome.clone(),
+                        reply,
+                    },
                     CALL_DEADLINE,
                 )
                 .await;
             match answer {
                 Ok(plan) => return plan,
                 // The plan is pure: asking again is free of effects, and the job must not end without it.
-                Err(error) => tracing::warn!(component = "job", job_id = %job.fence.job, %error, "the router did not answer; asking again"),
+                Err(error) => {
+                    tracing::warn!(component = "job", job_id = %job.fence.job, %error, "the router did not answer; asking again")
+                }
             }
             tokio::time::sleep(std::time::Duration::from_millis(20)).await;
         }

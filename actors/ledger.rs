@@ -10,7 +10,9 @@ use std::time::Duration;
 use ductile_domain::ids::JobId;
 use ductile_domain::job::{ClaimRequest, Fence, NewJob};
 use ductile_domain::time::Timestamp;
-use ductile_ledger::{Cancelled, Claims, Enqueued, Finish, Finished, Orphan, Prune, Pruned, Recovered, WriteError, Writer};
+use ductile_ledger::{
+    Cancelled, Claims, Enqueued, Finish, Finished, Orphan, Prune, Pruned, Recovered, WriteError, Writer,
+};
 use ductile_otp::{Cx, Exit, Message, Phase, Reply, Server, StartInfo};
 use serde_json::{Value, json};
 
@@ -122,7 +124,11 @@ impl Server for LedgerActor {
             Msg::Orphans(reply) => drop(cx.spawn(async move { reply.send(writer.orphans().await) })),
             Msg::Recover(reply) => drop(cx.spawn(async move { reply.send(writer.recover().await) })),
             Msg::SetPaused { paused, reply } => {
-                drop(cx.spawn(async move { reply.send(writer.set_mark("paused", paused.then(|| "1".to_owned())).await) }));
+                drop(
+                    cx.spawn(
+                        async move { reply.send(writer.set_mark("paused", paused.then(|| "1".to_owned())).await) },
+                    ),
+                );
             }
             Msg::Prune(prune, reply) => drop(cx.spawn(async move { reply.send(writer.prune(prune).await) })),
             Msg::Checkpoint(reply) => drop(cx.spawn(async move { reply.send(writer.checkpoint().await) })),

@@ -107,7 +107,10 @@ impl Maintenance {
         let generation = self.shared.generation();
         let service = &generation.config.service;
         let step = Prune {
-            retention: vec![(Deletable::Jobs, service.job_queue_retention), (Deletable::Log, service.job_log_retention)],
+            retention: vec![
+                (Deletable::Jobs, service.job_queue_retention),
+                (Deletable::Log, service.job_log_retention),
+            ],
             limit: STEP,
         };
         let answer = self.shared.addresses.ledger.call(|reply| ledger::Msg::Prune(step, reply), LEDGER_DEADLINE).await;
@@ -121,8 +124,12 @@ impl Maintenance {
                     self.checkpoint().await;
                 }
             }
-            Ok(Err(error)) => tracing::warn!(component = "maintenance", %error, "could not prune; trying again at the next tick"),
-            Err(error) => tracing::warn!(component = "maintenance", %error, "could not prune; trying again at the next tick"),
+            Ok(Err(error)) => {
+                tracing::warn!(component = "maintenance", %error, "could not prune; trying again at the next tick")
+            }
+            Err(error) => {
+                tracing::warn!(component = "maintenance", %error, "could not prune; trying again at the next tick")
+            }
         }
     }
 

@@ -100,14 +100,7 @@ impl Server for Queue {
     type Args = Arc<Shared>;
 
     async fn init(shared: Self::Args, _: &Cx<Self>, _: StartInfo) -> Result<Self, Exit> {
-        Ok(Self {
-            shared,
-            lines: HashMap::new(),
-            due: BTreeMap::new(),
-            taken: HashMap::new(),
-            timer: None,
-            poll: None,
-        })
+        Ok(Self { shared, lines: HashMap::new(), due: BTreeMap::new(), taken: HashMap::new(), timer: None, poll: None })
     }
 
     async fn continue_(&mut self, cx: &Cx<Self>) -> Result<(), Exit> {
@@ -192,7 +185,9 @@ impl Queue {
             *left -= 1;
             self.taken.insert(row, (Instant::now(), candidate.clone()));
             picked.push((candidate, *cap));
-            if *left > 0 && let Some((next, _)) = line.ready.first_key_value() {
+            if *left > 0
+                && let Some((next, _)) = line.ready.first_key_value()
+            {
                 heads.insert((*next, plugin));
             }
         }
@@ -277,7 +272,9 @@ impl Queue {
     async fn reload(&mut self) {
         let readers = self.shared.readers.clone();
         let soon = Utc::now() + 2 * SLOW_POLL;
-        let read = async { Ok::<_, ductile_ledger::Error>((readers.queued_plugins().await?, readers.due(soon, LINE_CAP as u32).await?)) };
+        let read = async {
+            Ok::<_, ductile_ledger::Error>((readers.queued_plugins().await?, readers.due(soon, LINE_CAP as u32).await?))
+        };
         let (plugins, due) = match read.await {
             Ok(read) => read,
             Err(error) => {

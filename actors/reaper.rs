@@ -147,7 +147,12 @@ impl Reaper {
             Ok((ended, also)) => {
                 for process in &ended {
                     let job = process.job.map(|j| j.to_string());
-                    tracing::warn!(component = "reaper", pid = process.pid, job_id = job, "ended a plugin process that a former gateway had left");
+                    tracing::warn!(
+                        component = "reaper",
+                        pid = process.pid,
+                        job_id = job,
+                        "ended a plugin process that a former gateway had left"
+                    );
                 }
                 self.ended_processes += ended.len() + also;
             }

@@ -81,15 +81,20 @@ pub(crate) fn tree(shared: &Arc<Shared>, numbers: &Numbers) -> SupervisorSpec {
     let doors = vec![worker::<Http>("http", a.http.clone(), s(), secs(15))];
     let drainer = vec![worker::<Drainer>("drainer", Slot::new(1, 10), s(), drain + secs(10))];
 
-    sup("root", RestForOne, numbers.root, vec![
-        ChildSpec::supervisor(sup("control_sup", OneForOne, numbers.workers, control)),
-        ChildSpec::supervisor(sup("storage_sup", OneForOne, numbers.workers, storage)),
-        ChildSpec::supervisor(sup("policy_sup", OneForOne, numbers.workers, policy)),
-        ChildSpec::supervisor(sup("exec_sup", RestForOne, numbers.execution, execution)),
-        ChildSpec::supervisor(sup("flow_sup", OneForOne, numbers.workers, flow)),
-        ChildSpec::supervisor(sup("api_sup", OneForOne, numbers.doors, doors)),
-        ChildSpec::supervisor(sup("drain_sup", OneForOne, numbers.workers, drainer)),
-    ])
+    sup(
+        "root",
+        RestForOne,
+        numbers.root,
+        vec![
+            ChildSpec::supervisor(sup("control_sup", OneForOne, numbers.workers, control)),
+            ChildSpec::supervisor(sup("storage_sup", OneForOne, numbers.workers, storage)),
+            ChildSpec::supervisor(sup("policy_sup", OneForOne, numbers.workers, policy)),
+            ChildSpec::supervisor(sup("exec_sup", RestForOne, numbers.execution, execution)),
+            ChildSpec::supervisor(sup("flow_sup", OneForOne, numbers.workers, flow)),
+            ChildSpec::supervisor(sup("api_sup", OneForOne, numbers.doors, doors)),
+            ChildSpec::supervisor(sup("drain_sup", OneForOne, numbers.workers, drainer)),
+        ],
+    )
 }
 
 fn worker<S: Server>(name: &str, address: Slot<S::Msg>, args: S::Args, stops_within: Duration) -> ChildSpec {

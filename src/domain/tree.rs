@@ -81,7 +81,16 @@ impl std::fmt::Display for TreeNode {
     /// One line per node, indented by depth.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let depth = self.path.matches('/').count();
-        write!(f, "{:indent$}{} {} incarnation {} restarts {}", "", self.name, self.phase, self.incarnation, self.restarts, indent = depth * 2)?;
+        write!(
+            f,
+            "{:indent$}{} {} incarnation {} restarts {}",
+            "",
+            self.name,
+            self.phase,
+            self.incarnation,
+            self.restarts,
+            indent = depth * 2
+        )?;
         if let Some(exit) = &self.last_exit {
             write!(f, " last exit {}: {}", exit.class, exit.reason)?;
         }

@@ -44,7 +44,8 @@ impl Drop for Server {
 /// Runs in the child process: the server of the gateway, and nothing behind it.
 pub(crate) fn serve(arguments: &str) {
     let (address, root) = arguments.split_once(',').expect("address,root");
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
     runtime.block_on(async {
         let home = tempfile::tempdir().expect("a directory");
         let config = home.path().join("config.yaml");

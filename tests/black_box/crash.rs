@@ -62,7 +62,9 @@ fn a_job_survives_kill_nine() {
     for _ in 0..6 {
         gateway.until_some("as many run as may", |g| {
             let count = |status: &str| {
-                g.sql_one(&format!("SELECT count(*) FROM job_queue WHERE status IN ({status})")).parse::<u32>().expect("a number")
+                g.sql_one(&format!("SELECT count(*) FROM job_queue WHERE status IN ({status})"))
+                    .parse::<u32>()
+                    .expect("a number")
             };
             (count("'running'") >= count("'queued', 'running'").min(18)).then_some(())
         });

@@ -39,7 +39,9 @@ fn every_fault_costs_only_its_own_job() {
     gateway.until_some("no process is left", |g| plugin_processes(g.dir.path()).is_empty().then_some(()));
     assert_eq!(gateway.get("/healthz")["status"], "ok");
     assert_eq!(
-        gateway.sql_one("SELECT coalesce(max(length(stderr)), 0) <= 65536 AND max(length(result)) <= 11000000 FROM job_log"),
+        gateway.sql_one(
+            "SELECT coalesce(max(length(stderr)), 0) <= 65536 AND max(length(result)) <= 11000000 FROM job_log"
+        ),
         "1"
     );
     let tree = gateway.get("/system/tree").to_string();

@@ -14,7 +14,10 @@ pub(super) struct Pause {
 }
 
 impl Pause {
-    #[expect(deprecated, reason = "its safe successor takes no plain descriptor; an owned one stays the same for its life")]
+    #[expect(
+        deprecated,
+        reason = "its safe successor takes no plain descriptor; an owned one stays the same for its life"
+    )]
     pub(super) fn new() -> io::Result<Self> {
         let flags = TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC;
         let timer = rustix::time::timerfd_create(TimerfdClockId::Monotonic, flags)?;

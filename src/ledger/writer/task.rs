@@ -23,7 +23,7 @@ use crate::open::{Clock, OpenOptions, close};
 use crate::ops::{Finished, Verdict};
 
 /// How long ends of attempts wait for company while other attempts run: the claim that follows, and the next end.
-const COMPANY: Duration = Duration::from_micros(250);
+const COMPANY: Duration = Duration::from_micros(600);
 
 /// How long a recorded spawn waits for a batch to ride along with.
 const SPAWN_DELAY: Duration = Duration::from_millis(20);
