@@ -262,6 +262,26 @@ impl Gateway {
         self.try_request(method, path, body).unwrap_or_else(|| panic!("no answer to {method} {path}:\n{}", self.logs()))
     }
 
+    /// Live events from a transition on, until there are enough.
+    pub(crate) fn events_since(&self, transition: i64, enough: impl Fn(&[Value]) -> bool) -> Vec<Value> {
+        use std::io::BufRead;
+        let mut stream = UnixStream::connect(self.path("ductile.sock")).expect("the gateway listens");
+        stream.set_read_timeout(Some(PATIENCE)).expect("a socket option");
+        let request = format!("GET /events?since={transition} HTTP/1.1\r\nHost: ductile\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).expect("sent");
+        let mut seen = Vec::new();
+        for line in std::io::BufReader::new(stream).lines() {
+            let line = line.expect("an event in time");
+            if let Some(data) = line.strip_prefix("data:") {
+                seen.push(serde_json::from_str(data).expect("JSON"));
+                if enough(&seen) {
+                    break;
+                }
+            }
+        }
+        seen
+    }
+
     pub(crate) fn get(&self, path: &str) -> Value {
         let response = self.request("GET", path, None);
         assert_eq!(response.status, 200, "GET {path}: {}", response.body);

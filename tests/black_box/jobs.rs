@@ -306,3 +306,108 @@ fn one_id_joins_the_whole_record() {
     ));
     assert_eq!(joined, "3");
 }
+
+/// DIS-04, DIS-05, PRO-05: the deadline told to the plugin is the command's default, or what the operator wrote.
+#[test]
+fn the_deadline_follows_the_command_and_the_operator() {
+    let script =
+        "in=$(cat); d=${in##*\\\"deadline_at\\\":\\\"}; printf '{\"status\":\"ok\",\"result\":\"%s\"}' \"${d%%\\\"*}\"";
+    let gateway = Gateway::new()
+        .script("plain", script)
+        .script_with("flat", script, "    timeout: 7m\n")
+        .script_with("fine", script, "    timeout: 7m\n    timeouts: {poll: 9m}\n")
+        .start();
+    for (plugin, command, seconds) in [
+        ("plain", "poll", 60.0),
+        ("plain", "handle", 120.0),
+        ("plain", "health", 10.0),
+        ("flat", "poll", 420.0),
+        ("fine", "poll", 540.0),
+        ("fine", "handle", 420.0),
+    ] {
+        let id = gateway.enqueue(plugin, command, "{}");
+        assert_eq!(gateway.finished(&id)["status"], "succeeded");
+        let left: f64 = gateway
+            .sql_one(&format!(
+                "SELECT (julianday(json_extract(result, '$.result')) - julianday(started_at)) * 86400 FROM job_log WHERE job_id = '{id}'"
+            ))
+            .parse()
+            .expect("seconds");
+        assert!((seconds - 1.0..seconds + 20.0).contains(&left), "{plugin} {command}: {left} for {seconds}");
+    }
+}
+
+/// DIS-24: a plugin gets its own configuration and state and nothing of another's.
+#[test]
+fn a_plugin_gets_nothing_of_another() {
+    let one = "cat > \"$DUCTILE_TEST_DIR/one.json\"; printf '{\"status\":\"ok\",\"result\":\"x\",\"state_updates\":{\"mark\":\"state-of-one\"}}'";
+    let two = "cat > \"$DUCTILE_TEST_DIR/two.json\"; printf '{\"status\":\"ok\",\"result\":\"x\"}'";
+    let builder = Gateway::new()
+        .script_with("one", one, "    env_passthrough: [DUCTILE_TEST_DIR]\n    config: {mark: config-of-one}\n")
+        .script_with("two", two, "    env_passthrough: [DUCTILE_TEST_DIR]\n    config: {mark: config-of-two}\n");
+    let gateway = with_test_dir(builder).start();
+    for plugin in ["one", "two", "one"] {
+        let id = gateway.enqueue(plugin, "poll", "{}");
+        gateway.finished(&id);
+    }
+    let read = |name: &str| std::fs::read_to_string(gateway.path(name)).expect("kept");
+    assert!(read("one.json").contains("config-of-one") && read("one.json").contains("state-of-one"));
+    assert!(read("two.json").contains("config-of-two") && !read("two.json").contains("of-one"), "{}", read("two.json"));
+}
+
+/// DIS-16, QUE-34: what a plugin prints stands in the ledger and in no file.
+#[test]
+fn what_a_plugin_prints_stands_in_no_file() {
+    let mut gateway =
+        Gateway::new().script("prints", "printf '{\"status\":\"ok\",\"result\":\"findme-in-a-file\"}'").start();
+    let id = gateway.enqueue("prints", "poll", r#"{"asked":"findme-input"}"#);
+    gateway.finished(&id);
+    assert_eq!(gateway.stop(), 0);
+    let mut files: Vec<_> = std::fs::read_dir(gateway.dir.path())
+        .expect("the directory")
+        .flatten()
+        .map(|e| e.file_name().to_string_lossy().into_owned())
+        .collect();
+    files.sort();
+    assert_eq!(
+        files,
+        ["config.yaml", "ductile.db", "ductile.lock", "gateway.log", "plugins"],
+        "no -wal: the stop was clean"
+    );
+    assert!(!gateway.logs().contains("findme-in-a-file"));
+    let kept =
+        gateway.sql_one("SELECT result LIKE '%findme-in-a-file%' AND payload LIKE '%findme-input%' FROM job_log");
+    assert_eq!(kept, "1");
+}
+
+/// QUE-04, PRO-16, SUP-03: who asked is recorded; an undeclared event passes unchecked and matches nothing; the core
+/// judges by exit code and JSON alone.
+#[test]
+fn events_that_match_nothing_cost_nothing() {
+    let gateway = Gateway::new()
+        .script("emits", "printf '{\"status\":\"ok\",\"result\":\"x\",\"events\":[{\"type\":\"emits.undeclared\",\"payload\":{\"any\":1}}]}'")
+        .start();
+    let id = gateway.enqueue("emits", "poll", "{}");
+    assert_eq!(gateway.finished(&id)["status"], "succeeded");
+    assert_eq!(gateway.sql("SELECT submitted_by, count(*) FROM job_queue"), [["api", "1"].map(str::to_owned)]);
+    assert!(gateway.sql_one("SELECT requested_by FROM job_queue").starts_with("socket:"));
+}
+
+/// TEL-10, DIS-19, API-38: a watcher sees a job's life in order, with the fields that the events promise.
+#[test]
+fn a_watcher_sees_a_job_live() {
+    let gateway =
+        Gateway::new().script_with("fails", "exit 1", "    retry: {max_attempts: 2, backoff_base: 10ms}\n").start();
+    let id = gateway.enqueue("fails", "poll", "{}");
+    assert_eq!(gateway.finished(&id)["status"], "dead");
+    let frames = gateway.events_since(0, |seen| seen.iter().any(|e| e["type"] == "job.dead"));
+    let kinds: Vec<_> =
+        frames.iter().filter(|e| e["job_id"] == *id).map(|e| e["type"].as_str().expect("a type")).collect();
+    assert_eq!(
+        kinds,
+        ["job.enqueued", "job.started", "job.failed", "job.retry_scheduled", "job.started", "job.failed", "job.dead"]
+    );
+    let ids: Vec<_> = frames.iter().filter_map(|e| e["transition_id"].as_i64()).collect();
+    assert!(ids.is_sorted() && ids.len() == kinds.len(), "{frames:?}");
+    assert!(frames.iter().all(|e| e["plugin"] == "fails" && e["command"] == "poll" && e["at"].is_string()));
+}

@@ -7,3 +7,4 @@ mod gateway;
 mod jobs;
 mod misbehaving_plugins;
 mod start_stop;
+mod tables;
