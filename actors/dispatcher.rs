@@ -1,6 +1,7 @@
 //! The dispatcher: turns free slots into claims and claims into attempts.
 //!
-//! Woken by work and by ends of attempts. Its counts are hints for how much to ask for; the ledger rechecks every cap
+//! Woken by work and by ends of attempts. While all slots are held, one claim stands in the ledger, to be decided in the
+//! transaction of the next end: the commit that frees a slot takes it. Its counts are hints for how much to ask for; the ledger rechecks every cap
 //! from rows in the transaction of the claim. It never waits for a job.
 
 use std::collections::{HashMap, HashSet};
@@ -21,13 +22,18 @@ use crate::{ledger, queue};
 /// What an attempt's actor gets beyond the plugin's own grace when it is told to stop.
 const STOP_MARGIN: Duration = Duration::from_secs(10);
 
+/// A claim stands until an attempt ends, however long that takes.
+const LONGEST_STAND: Duration = Duration::from_secs(24 * 60 * 60);
+
 /// State: who runs, as far as it was told.
 pub(crate) struct Dispatcher {
     shared: Arc<Shared>,
     /// Attempts that hold a slot, by job.
     live: HashMap<JobId, Arc<str>>,
-    /// Slots asked for in claims that are under way.
+    /// Slots asked for in claims that are under way, but for the standing one.
     claiming: HashMap<Arc<str>, usize>,
+    /// A claim stands in the ledger.
+    is_standing: bool,
     /// Plugins with candidates that wait in the queue for the end of a twin.
     with_twins: HashSet<Arc<str>>,
     /// Plugins whose cap refused a claim although a slot seemed free: not asked for until one of their jobs ends.
@@ -45,6 +51,7 @@ pub(crate) struct Asked {
     generation: Arc<Generation>,
     /// [`Dispatcher::ends`] when it was sent.
     ends: u64,
+    at_next_end: bool,
 }
 
 pub(crate) enum Msg {
@@ -52,8 +59,6 @@ pub(crate) enum Msg {
     WorkAvailable,
     /// A claim was answered.
     Claimed { asked: Asked, result: Result<Claims, String> },
-    /// This attempt's process is gone and its outcome is on its way to the ledger: its slot can be asked for.
-    SlotFree(JobId),
     /// This attempt's end is committed, whatever way it came.
     Ended { job: JobId, plugin: Arc<str> },
     /// The operator paused or resumed, or the generation changed.
@@ -67,7 +72,6 @@ impl Message for Msg {
         match self {
             Self::WorkAvailable => "WorkAvailable",
             Self::Claimed { .. } => "Claimed",
-            Self::SlotFree(_) => "SlotFree",
             Self::Ended { .. } => "Ended",
             Self::Recheck => "Recheck",
             Self::Poll => "Poll",
@@ -84,6 +88,7 @@ impl Server for Dispatcher {
             shared,
             live: HashMap::new(),
             claiming: HashMap::new(),
+            is_standing: false,
             with_twins: HashSet::new(),
             full: HashSet::new(),
             is_full: false,
@@ -100,9 +105,9 @@ impl Server for Dispatcher {
 
     async fn handle(&mut self, cx: &Cx<Self>, msg: Msg) -> Result<(), Exit> {
         match msg {
-            Msg::WorkAvailable | Msg::Recheck => self.dispatch(cx).await,
+            Msg::WorkAvailable => self.dispatch(cx).await,
+            Msg::Recheck => self.recheck(cx).await,
             Msg::Claimed { asked, result } => self.start_claimed(cx, asked, result).await,
-            Msg::SlotFree(job) => self.free(cx, job).await,
             Msg::Ended { job, plugin } => self.ended(cx, job, &plugin).await,
             Msg::Poll => self.poll(cx).await,
         }
@@ -124,6 +129,8 @@ impl Dispatcher {
     /// predecessor, which died before it started one. What this does not find or can't give back, the reaper does.
     async fn clear_up(&self) {
         let Shared { addresses, readers, jobs, crashes, processes, .. } = &*self.shared;
+        // A claim of the predecessor that still stands would be granted to nobody.
+        self.withdraw();
         let _ = addresses.queue.try_cast(queue::Msg::Abandoned);
         let Ok(rows) = readers.running().await else { return };
         let attempts: HashSet<String> = jobs.which().into_iter().collect();
@@ -148,6 +155,19 @@ impl Dispatcher {
         !self.shared.flags.is_paused() && !self.shared.flags.is_draining()
     }
 
+    /// What stands was asked for under other orders: it comes back, and whatever may be asked for now is.
+    async fn recheck(&mut self, cx: &Cx<Self>) {
+        if self.is_standing {
+            self.withdraw();
+        }
+        self.dispatch(cx).await;
+    }
+
+    /// Lost when the ledger is down; its claims are then as well.
+    fn withdraw(&self) {
+        let _ = self.shared.addresses.ledger.try_cast(ledger::Msg::WithdrawClaims);
+    }
+
     async fn dispatch(&mut self, cx: &Cx<Self>) {
         if !self.may_dispatch() {
             return;
@@ -156,17 +176,39 @@ impl Dispatcher {
         let max = generation.config.service.max_workers as usize;
         let held = self.live.len() + self.claiming.values().sum::<usize>();
         let free = max.saturating_sub(held);
-        if free == 0 || self.is_full {
-            return;
+        if free > 0 && !self.is_full {
+            let room = self.room(&generation);
+            self.take_and_claim(cx, &generation, free, room, false).await;
+        } else if free == 0 && !self.is_standing {
+            let caps = self.caps(&generation);
+            self.take_and_claim(cx, &generation, max, caps, true).await;
         }
-        let room = self.room(&generation);
+    }
+
+    async fn take_and_claim(
+        &mut self,
+        cx: &Cx<Self>,
+        generation: &Arc<Generation>,
+        free: usize,
+        room: queue::Room,
+        at_next_end: bool,
+    ) {
         let taken =
             self.shared.addresses.queue.call(|reply| queue::Msg::Take { free, room, reply }, CALL_DEADLINE).await;
         // A queue that is restarting wakes this actor when it is up again.
         let Ok(taken) = taken else { return };
         if !taken.is_empty() {
-            self.claim(cx, generation, taken);
+            self.claim(cx, generation.clone(), taken, at_next_end);
         }
+    }
+
+    /// For a standing claim: as many of each plugin as its cap, since its own jobs may be the ones that end.
+    fn caps(&self, generation: &Arc<Generation>) -> queue::Room {
+        let (generation, full) = (generation.clone(), self.full.clone());
+        Box::new(move |plugin| {
+            let cap = generation.catalog.get(plugin).map_or(1, |p| p.parallelism);
+            (if full.contains(plugin) { 0 } else { cap as usize }, cap)
+        })
     }
 
     /// How many more jobs each plugin may run, as far as this actor knows.
@@ -186,14 +228,25 @@ impl Dispatcher {
         })
     }
 
-    fn claim(&mut self, cx: &Cx<Self>, generation: Arc<Generation>, candidates: Vec<(Candidate, u32)>) {
-        for (candidate, _) in &candidates {
-            *self.claiming.entry(candidate.plugin.clone()).or_default() += 1;
+    fn claim(
+        &mut self,
+        cx: &Cx<Self>,
+        generation: Arc<Generation>,
+        candidates: Vec<(Candidate, u32)>,
+        at_next_end: bool,
+    ) {
+        if at_next_end {
+            self.is_standing = true;
+        } else {
+            for (candidate, _) in &candidates {
+                *self.claiming.entry(candidate.plugin.clone()).or_default() += 1;
+            }
         }
         let asked = Asked {
             candidates: candidates.iter().map(|(c, _)| c.clone()).collect(),
             generation: generation.clone(),
             ends: self.ends,
+            at_next_end,
         };
         let request = ClaimRequest {
             boot: self.shared.boot,
@@ -204,7 +257,9 @@ impl Dispatcher {
         let ledger = self.shared.addresses.ledger.clone();
         let me = cx.slot().clone();
         drop(cx.spawn(async move {
-            let result = match ledger.call(|reply| ledger::Msg::Claim(request, reply), LEDGER_DEADLINE).await {
+            let deadline = if at_next_end { LONGEST_STAND } else { LEDGER_DEADLINE };
+            let make = |reply| ledger::Msg::Claim { request, at_next_end, reply };
+            let result = match ledger.call(make, deadline).await {
                 Ok(Ok(claimed)) => Ok(claimed),
                 Ok(Err(error)) => Err(error.to_string()),
                 // The claim may have been committed: the reaper finds rows without an attempt and gives them back.
@@ -216,13 +271,10 @@ impl Dispatcher {
     }
 
     async fn start_claimed(&mut self, cx: &Cx<Self>, asked: Asked, result: Result<Claims, String>) {
-        for candidate in &asked.candidates {
-            if let Some(n) = self.claiming.get_mut(&candidate.plugin) {
-                *n -= 1;
-                if *n == 0 {
-                    self.claiming.remove(&candidate.plugin);
-                }
-            }
+        if asked.at_next_end {
+            self.is_standing = false;
+        } else {
+            self.forget_claiming(&asked.candidates);
         }
         let claims = match result {
             Ok(claims) => claims,
@@ -239,6 +291,17 @@ impl Dispatcher {
         self.dispatch(cx).await;
     }
 
+    fn forget_claiming(&mut self, candidates: &[Candidate]) {
+        for candidate in candidates {
+            if let Some(n) = self.claiming.get_mut(&candidate.plugin) {
+                *n -= 1;
+                if *n == 0 {
+                    self.claiming.remove(&candidate.plugin);
+                }
+            }
+        }
+    }
+
     /// Tells the queue which rows are its again. `is_current`: no attempt has ended since the claim was sent, so that
     /// what refused it still stands in the way.
     fn settle(&mut self, asked: Vec<Candidate>, refused: &[Refused], is_current: bool) {
@@ -252,7 +315,7 @@ impl Dispatcher {
                 Refusal::PluginCap if is_current => drop(self.full.insert(candidate.plugin.clone())),
                 Refusal::TwinRunning if is_current => drop(self.with_twins.insert(candidate.plugin.clone())),
                 Refusal::TwinRunning => drop(freed.insert(candidate.plugin.clone())),
-                Refusal::PluginCap | Refusal::Gone | Refusal::NotDue => {}
+                Refusal::PluginCap | Refusal::Gone | Refusal::NotDue | Refusal::Withdrawn => {}
             }
             back.push((candidate.clone(), refusal.why));
         }
@@ -282,12 +345,6 @@ impl Dispatcher {
         }
     }
 
-    async fn free(&mut self, cx: &Cx<Self>, job: JobId) {
-        if self.live.remove(&job).is_some() {
-            self.dispatch(cx).await;
-        }
-    }
-
     async fn ended(&mut self, cx: &Cx<Self>, job: JobId, plugin: &Arc<str>) {
         self.ends += 1;
         let was_live = self.live.remove(&job).is_some();
@@ -295,7 +352,8 @@ impl Dispatcher {
             let _ = self.shared.addresses.queue.try_cast(queue::Msg::Freed(plugin.clone()));
         }
         let was_full = self.full.remove(plugin) | std::mem::take(&mut self.is_full);
-        if was_live || was_full {
+        // A standing claim was decided by the commit of this end: its answer is on the way and wakes again.
+        if (was_live || was_full) && !self.is_standing {
             self.dispatch(cx).await;
         }
     }
@@ -321,6 +379,10 @@ impl Dispatcher {
                 self.live = counted;
             }
             Err(error) => tracing::warn!(component = "dispatcher", %error, "could not count the running jobs"),
+        }
+        // Whatever held it back in the ledger, a claim must not stand while a slot is free.
+        if self.is_standing && self.live.len() < self.shared.generation().config.service.max_workers as usize {
+            self.withdraw();
         }
         self.dispatch(cx).await;
     }

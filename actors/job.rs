@@ -217,10 +217,7 @@ impl Job {
             let finish = self.finish_with(&outcome).await;
             let JobArgs { shared, job, .. } = &self.args;
             let announced = Announced::of_attempt(job);
-            // The slot is asked for while the outcome is on its way: both then share a commit, and the ledger claims last.
-            let (finished, ()) =
-                tokio::join!(ledger::finish(shared, &finish, &announced), async { self.tell_slot_free() });
-            match finished {
+            match ledger::finish(shared, &finish, &announced).await {
                 Ok(finished) if finished.verdict == Verdict::Replan => {}
                 Ok(_) => break,
                 Err(WriteError::Closed) => {
@@ -308,10 +305,6 @@ impl Job {
         let JobArgs { shared, job, .. } = &self.args;
         let ended = dispatcher::Msg::Ended { job: job.fence.job, plugin: job.plugin.clone() };
         let _ = shared.addresses.dispatcher.try_cast(ended);
-    }
-
-    fn tell_slot_free(&self) {
-        let _ = self.args.shared.addresses.dispatcher.try_cast(dispatcher::Msg::SlotFree(self.args.job.fence.job));
     }
 
     /// Our own stop: the process ends first, then the attempt is given back, uncounted.

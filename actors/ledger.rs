@@ -30,8 +30,10 @@ type Answer<T> = Reply<Result<T, WriteError>>;
 pub(crate) enum Msg {
     /// Accept work from outside: answered when it is on disk.
     Enqueue { jobs: Vec<NewJob>, generation: u64, reply: Answer<Vec<Enqueued>> },
-    /// Take jobs for attempts.
-    Claim(ClaimRequest, Answer<Claims>),
+    /// Take jobs for attempts, now or in the transaction of the next end of an attempt.
+    Claim { request: ClaimRequest, at_next_end: bool, reply: Answer<Claims> },
+    /// Answer the claims that wait for an end.
+    WithdrawClaims,
     /// End an attempt with everything that follows.
     Finish { finish: Box<Finish>, job: Announced, reply: Answer<Finished> },
     /// Put an attempt back uncounted.
@@ -56,7 +58,8 @@ impl Message for Msg {
     fn kind(&self) -> &'static str {
         match self {
             Self::Enqueue { .. } => "Enqueue",
-            Self::Claim(..) => "Claim",
+            Self::Claim { .. } => "Claim",
+            Self::WithdrawClaims => "WithdrawClaims",
             Self::Finish { .. } => "Finish",
             Self::GiveBack { .. } => "GiveBack",
             Self::Cancel { .. } => "Cancel",
@@ -96,13 +99,15 @@ impl Server for LedgerActor {
                 }
                 reply.send(result);
             })),
-            Msg::Claim(request, reply) => drop(cx.spawn(async move {
-                let result = writer.claim(request).await;
+            Msg::Claim { request, at_next_end, reply } => drop(cx.spawn(async move {
+                let result =
+                    if at_next_end { writer.claim_at_next_end(request).await } else { writer.claim(request).await };
                 if let Ok(claims) = &result {
                     announce::claimed(&shared, &claims.claimed);
                 }
                 reply.send(result);
             })),
+            Msg::WithdrawClaims => writer.withdraw_claims(),
             Msg::Finish { finish, job, reply } => drop(cx.spawn(async move {
                 let result = writer.finish(*finish).await;
                 if let Ok(finished) = &result {

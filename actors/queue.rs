@@ -212,7 +212,7 @@ impl Queue {
         for (candidate, why) in back {
             match why {
                 Refusal::Gone => {}
-                Refusal::NotDue | Refusal::GlobalCap | Refusal::PluginCap => self.put(candidate),
+                Refusal::NotDue | Refusal::GlobalCap | Refusal::PluginCap | Refusal::Withdrawn => self.put(candidate),
                 Refusal::TwinRunning => {
                     self.line(&candidate.plugin.clone()).parked.insert(candidate.row, candidate);
                 }

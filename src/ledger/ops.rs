@@ -115,6 +115,8 @@ pub enum Refusal {
     PluginCap,
     /// The gateway is at its cap.
     GlobalCap,
+    /// The claim was withdrawn before it was decided.
+    Withdrawn,
 }
 
 /// A candidate that was not taken.

@@ -146,13 +146,20 @@ impl Answers {
     }
 
     /// Attempts that the batch began.
-    pub(super) fn claimed(&self) -> usize {
-        self.claims.values().map(|c| c.claimed.len()).sum()
+    pub(super) fn began(&self) -> impl Iterator<Item = JobId> {
+        self.claims.values().flat_map(|c| c.claimed.iter().map(|c| c.job.fence.job))
     }
 
-    /// Attempts that it ended.
-    pub(super) fn ended(&self) -> usize {
-        self.finishes.values().filter(|f| f.verdict == Verdict::Applied).count()
+    /// Attempts that it ended, of the operations that asked for it.
+    pub(super) fn ended(&self, ops: &[Op]) -> Vec<JobId> {
+        let applied = self.finishes.iter().filter(|(_, f)| f.verdict == Verdict::Applied);
+        applied
+            .filter_map(|(no, _)| match &ops[*no] {
+                Op::Finish(finish, _) => Some(finish.fence.job),
+                Op::GiveBack { fence, .. } => Some(fence.job),
+                _ => None,
+            })
+            .collect()
     }
 
     /// Answers every operation; a caller that went away is no concern.
@@ -170,11 +177,20 @@ impl Answers {
                 Op::Enqueue { reply, .. } => {
                     let _ = reply.send(Ok(self.enqueues.remove(&no).unwrap_or_default()));
                 }
-                Op::Claim(_, reply) => {
+                Op::Claim(_, reply) | Op::StandingClaim(_, reply) => {
                     let _ = reply.send(Ok(self.claims.remove(&no).unwrap_or_default()));
                 }
             }
         }
+    }
+}
+
+/// Answers a claim that will not be decided.
+pub(super) fn withdraw(op: Op) {
+    if let Op::StandingClaim(request, reply) | Op::Claim(request, reply) = op {
+        let refused =
+            request.candidates.iter().map(|(c, _)| Refused { row: c.row, job: c.job, why: Refusal::Withdrawn });
+        drop(reply.send(Ok(Claims { claimed: Vec::new(), refused: refused.collect() })));
     }
 }
 
@@ -184,7 +200,7 @@ pub(super) fn refuse(op: Op, error: WriteError) {
         Op::Finish(_, reply) | Op::GiveBack { reply, .. } => drop(reply.send(Err(error))),
         Op::Cancel { reply, .. } => drop(reply.send(Err(error))),
         Op::Enqueue { reply, .. } => drop(reply.send(Err(error))),
-        Op::Claim(_, reply) => drop(reply.send(Err(error))),
+        Op::Claim(_, reply) | Op::StandingClaim(_, reply) => drop(reply.send(Err(error))),
     }
 }
 

@@ -46,7 +46,7 @@ impl Batch {
     pub(super) fn admit(&mut self, op: Op) -> Option<Op> {
         let weight = match &op {
             Op::Enqueue { jobs, .. } => jobs.len(),
-            Op::Claim(request, _) => request.candidates.len(),
+            Op::Claim(request, _) | Op::StandingClaim(request, _) => request.candidates.len(),
             Op::Finish(finish, _) => 1 + finish.plan.children.len() + finish.plan.facts.len(),
             Op::GiveBack { .. } | Op::Cancel { .. } => 1,
         };
@@ -63,7 +63,7 @@ impl Batch {
                 self.touched.extend(jobs.iter().map(|j| j.id));
                 is_free
             }
-            Op::Claim(..) => true,
+            Op::Claim(..) | Op::StandingClaim(..) => true,
         };
         if !is_free && !self.ops.is_empty() {
             return Some(op);
@@ -83,7 +83,7 @@ impl Batch {
         self.ops.iter().any(|op| match op {
             Op::Enqueue { .. } | Op::Cancel { .. } => true,
             Op::Finish(finish, _) => finish.is_awaited,
-            Op::GiveBack { .. } | Op::Claim(..) => false,
+            Op::GiveBack { .. } | Op::Claim(..) | Op::StandingClaim(..) => false,
         })
     }
 }
@@ -122,7 +122,7 @@ impl Sections {
                         sections.enqueue(no, index, None, job, now);
                     }
                 }
-                Op::Claim(request, _) => {
+                Op::Claim(request, _) | Op::StandingClaim(request, _) => {
                     for (candidate, cap) in &request.candidates {
                         // the first stands; the second is answered with neither a claim nor a refusal
                         if !candidates.insert((candidate.row, candidate.job)) {

@@ -46,10 +46,28 @@ type Reply<T> = oneshot::Sender<Result<T, WriteError>>;
 /// An operation that shares its transaction with others.
 enum Op {
     Finish(Box<Finish>, Reply<Finished>),
-    GiveBack { fence: Fence, reason: String, due: Option<Timestamp>, reply: Reply<Finished> },
-    Cancel { job: JobId, why: String, requested_by: String, reply: Reply<Cancelled>, _permit: OwnedSemaphorePermit },
-    Enqueue { jobs: Vec<NewJob>, generation: u64, reply: Reply<Vec<Enqueued>>, _permit: OwnedSemaphorePermit },
+    GiveBack {
+        fence: Fence,
+        reason: String,
+        due: Option<Timestamp>,
+        reply: Reply<Finished>,
+    },
+    Cancel {
+        job: JobId,
+        why: String,
+        requested_by: String,
+        reply: Reply<Cancelled>,
+        _permit: OwnedSemaphorePermit,
+    },
+    Enqueue {
+        jobs: Vec<NewJob>,
+        generation: u64,
+        reply: Reply<Vec<Enqueued>>,
+        _permit: OwnedSemaphorePermit,
+    },
     Claim(ClaimRequest, Reply<Claims>),
+    /// Waits until an attempt ends, and is decided in the transaction of that end.
+    StandingClaim(ClaimRequest, Reply<Claims>),
 }
 
 /// An operation that has the connection for itself.
@@ -71,6 +89,7 @@ enum Wish {
 /// What overtakes the mailbox.
 enum Order {
     Flush(oneshot::Sender<()>),
+    WithdrawClaims,
     Close(oneshot::Sender<()>),
 }
 
@@ -148,6 +167,22 @@ impl Writer {
     pub async fn claim(&self, request: ClaimRequest) -> Result<Claims, WriteError> {
         let (reply, answer) = oneshot::channel();
         self.ask(Wish::Op(Op::Claim(request, reply)), answer).await
+    }
+
+    /// The same at the next end of an attempt, in the transaction of that end, so that a freed slot is taken by the
+    /// commit that frees it; at once when fewer attempts run than may. [`Writer::withdraw_claims`] ends the wait.
+    ///
+    /// # Errors
+    /// When the claim could not be committed.
+    pub async fn claim_at_next_end(&self, request: ClaimRequest) -> Result<Claims, WriteError> {
+        let (reply, answer) = oneshot::channel();
+        self.ask(Wish::Op(Op::StandingClaim(request, reply)), answer).await
+    }
+
+    /// Answers every claim that waits for an end: its candidates are refused as withdrawn.
+    pub fn withdraw_claims(&self) {
+        // a writer that has ended has no claims
+        let _ = self.orders.send(Order::WithdrawClaims);
     }
 
     /// Ends an attempt: the only way by which one ends. May be repeated after a lost answer.

@@ -1,11 +1,11 @@
 //! The task that owns the connection: gathers what waits, commits it, answers.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use ductile_domain::config::Durability;
-use ductile_domain::ids::BootId;
+use ductile_domain::ids::{BootId, JobId};
 use ductile_domain::time::Timestamp;
 use fail::fail_point;
 use sqlx::Row as _;
@@ -22,8 +22,11 @@ use crate::feed::CommitFeed;
 use crate::open::{Clock, OpenOptions, close};
 use crate::ops::{Finished, Verdict};
 
-/// How long ends of attempts wait for company while other attempts run: the claim that follows, and the next end.
+/// How long ends of attempts wait for company while other young attempts run.
 const COMPANY: Duration = Duration::from_micros(600);
+
+/// An attempt that has run for longer is not expected to end at any moment.
+const YOUNG: Duration = Duration::from_millis(4);
 
 /// How long a recorded spawn waits for a batch to ride along with.
 const SPAWN_DELAY: Duration = Duration::from_millis(20);
@@ -45,8 +48,10 @@ pub(super) struct Task {
     /// What `PRAGMA synchronous` is now: true for FULL. Setting it costs a hand-over, so only changes are sent.
     is_synced: bool,
     spawns: Arc<Spawns>,
-    /// Attempts claimed and not finished through this writer; only ever a reason to wait a little.
-    in_flight: usize,
+    /// Attempts that run, and since when: who may be waited for, and whether a slot is free. Rows decide all else.
+    in_flight: HashMap<JobId, std::time::Instant>,
+    /// Claims that wait for the end of an attempt.
+    standing: Vec<Op>,
     pause: Option<Pause>,
 }
 
@@ -67,6 +72,9 @@ impl Task {
         for sql in batch::TEMP_SCHEMA {
             sqlx::raw_sql(sql).execute(&mut conn).await?;
         }
+        let running = sqlx::query("SELECT id FROM job_queue WHERE status = 'running'").fetch_all(&mut conn).await?;
+        let since = std::time::Instant::now();
+        let in_flight = running.iter().filter_map(|r| Some((r.get::<String, _>(0).parse().ok()?, since))).collect();
         Ok(Self {
             conn,
             boot: options.boot,
@@ -76,7 +84,8 @@ impl Task {
             durability: options.durability,
             is_synced: true,
             spawns,
-            in_flight: 0,
+            in_flight,
+            standing: Vec::new(),
             pause: Pause::new().ok(),
         })
     }
@@ -109,6 +118,12 @@ impl Task {
                 Woken::Order(Some(Order::Flush(reply))) => {
                     self.work(None, &mut mailbox).await;
                     let _ = reply.send(());
+                }
+                Woken::Order(Some(Order::WithdrawClaims)) => {
+                    // what was asked before the order is under it
+                    self.work(None, &mut mailbox).await;
+                    self.standing.drain(..).for_each(answer::withdraw);
+                    continue;
                 }
                 Woken::Order(Some(Order::Close(reply))) => {
                     closing = Some(reply);
@@ -146,7 +161,7 @@ impl Task {
             while let Some(wish) = next.take().or_else(|| mailbox.try_recv().ok()) {
                 match wish {
                     Wish::Op(op) => {
-                        if let Some(op) = batch.admit(op) {
+                        if let Some(op) = self.hold_or_admit(op, &mut batch) {
                             next = Some(Wish::Op(op));
                             break;
                         }
@@ -175,43 +190,81 @@ impl Task {
         }
     }
 
-    /// While other attempts run, ends of attempts and claims wait a little for more of their kind: a commit costs
-    /// nearly the same for one as for four. Never when idle, and never with an answer that leaves the gateway. What
-    /// could not be admitted is handed back.
-    async fn await_company(&mut self, batch: &mut Batch, mailbox: &mut mpsc::UnboundedReceiver<Wish>) -> Option<Wish> {
-        let Some(pause) = &self.pause else { return None };
-        if batch.ops.is_empty() || batch.is_awaited() || self.in_flight < 2 || batch.ends() >= self.in_flight {
-            return None;
-        }
-        pause.begin(COMPANY);
-        loop {
-            let wish = tokio::select! {
-                biased;
-                wish = mailbox.recv() => wish?,
-                () = pause.over() => return None,
-            };
-            match wish {
-                Wish::Errand(_) => return Some(wish),
-                Wish::Op(op) => {
-                    if let Some(op) = batch.admit(op) {
-                        return Some(Wish::Op(op));
-                    }
-                }
+    /// Lets a standing claim wait while no slot is free, and admits everything else.
+    fn hold_or_admit(&mut self, op: Op, batch: &mut Batch) -> Option<Op> {
+        match op {
+            Op::StandingClaim(request, reply) if self.in_flight.len() >= request.max_running as usize => {
+                self.standing.push(Op::StandingClaim(request, reply));
+                None
             }
-            if batch.is_awaited() || batch.ends() >= self.in_flight {
-                return None;
-            }
+            op => batch.admit(op),
         }
     }
 
+    /// While other young attempts run, ends of attempts wait a little for more of their kind: a commit costs nearly
+    /// the same for one as for four. Never when idle, and never with an answer that leaves the gateway. What could not
+    /// be admitted is handed back.
+    async fn await_company(&mut self, batch: &mut Batch, mailbox: &mut mpsc::UnboundedReceiver<Wish>) -> Option<Wish> {
+        let expected = self.in_flight.values().filter(|since| since.elapsed() < YOUNG).count();
+        if batch.ends() == 0 || batch.is_awaited() || batch.ends() >= expected {
+            return None;
+        }
+        // Out of its place for the time of the wait: admitting changes the task.
+        let pause = self.pause.take()?;
+        pause.begin(COMPANY);
+        let left = loop {
+            let wish = tokio::select! {
+                biased;
+                wish = mailbox.recv() => wish,
+                () = pause.over() => None,
+            };
+            match wish {
+                None => break None,
+                Some(Wish::Errand(errand)) => break Some(Wish::Errand(errand)),
+                Some(Wish::Op(op)) => {
+                    if let Some(op) = self.hold_or_admit(op, batch) {
+                        break Some(Wish::Op(op));
+                    }
+                }
+            }
+            if batch.is_awaited() || batch.ends() >= expected {
+                break None;
+            }
+        };
+        self.pause = Some(pause);
+        left
+    }
+
+    /// Claims that waited for an end share the transaction of this one. Who went away is not served.
+    fn admit_standing(&mut self, batch: &mut Batch) {
+        if batch.ends() == 0 {
+            return;
+        }
+        for op in std::mem::take(&mut self.standing) {
+            if matches!(&op, Op::StandingClaim(_, reply) if reply.is_closed()) {
+                continue;
+            }
+            self.standing.extend(batch.admit(op));
+        }
+    }
+
+    fn count(&mut self, answers: &Answers, ops: &[Op]) {
+        for job in answers.ended(ops) {
+            self.in_flight.remove(&job);
+        }
+        let now = std::time::Instant::now();
+        self.in_flight.extend(answers.began().map(|job| (job, now)));
+    }
+
     /// Commits a batch and answers it; when it fails as a whole, each operation gets its own try.
-    pub(super) async fn commit(&mut self, batch: Batch, mut spawns: Vec<Spawn>) {
+    pub(super) async fn commit(&mut self, mut batch: Batch, mut spawns: Vec<Spawn>) {
+        self.admit_standing(&mut batch);
         let is_awaited = batch.is_awaited();
         let mut ops = self.sort_out(batch.ops);
         spawns.retain(|s| !ops.iter().any(|op| matches!(op, Op::Finish(f, _) if f.fence == s.fence)));
         let error = match self.try_commit(&mut ops, &spawns, is_awaited).await {
             Ok(answers) => {
-                self.in_flight = (self.in_flight + answers.claimed()).saturating_sub(answers.ended());
+                self.count(&answers, &ops);
                 self.feed.push(answers.ready.clone());
                 fail_point!("ledger_before_answer");
                 answers.give(ops);
@@ -230,7 +283,7 @@ impl Task {
             let mut alone = vec![op];
             match self.try_commit(&mut alone, &[], is_awaited).await {
                 Ok(answers) => {
-                    self.in_flight = (self.in_flight + answers.claimed()).saturating_sub(answers.ended());
+                    self.count(&answers, &alone);
                     self.feed.push(answers.ready.clone());
                     answers.give(alone);
                 }
@@ -247,7 +300,7 @@ impl Task {
             let (generation, jobs) = match &op {
                 Op::Finish(finish, _) => (finish.plan.generation, finish.plan.children.as_slice()),
                 Op::Enqueue { jobs, generation, .. } => (*generation, jobs.as_slice()),
-                Op::GiveBack { .. } | Op::Cancel { .. } | Op::Claim(..) => {
+                Op::GiveBack { .. } | Op::Cancel { .. } | Op::Claim(..) | Op::StandingClaim(..) => {
                     kept.push(op);
                     continue;
                 }
