@@ -8,6 +8,29 @@ CREATE TEMP TABLE batch_finish (
     stderr TEXT, cause TEXT, exit_code INTEGER, signal INTEGER, ended_at TEXT, enter_wall_ns INTEGER,
     exit_wall_ns INTEGER, dur_ns INTEGER, runtime_pre_ns INTEGER, runtime_post_ns INTEGER, subs TEXT
 );
+-- Facts and states, apart: most attempts have none, and its window would be set up for every batch.
+CREATE TEMP VIEW batch_memory (at, facts, states) AS SELECT NULL, NULL, NULL;
+CREATE TEMP TRIGGER batch_memory_run INSTEAD OF INSERT ON batch_memory
+BEGIN
+    INSERT INTO plugin_facts (seq, plugin_name, fact_type, job_id, command, fact_json, created_at)
+        SELECT s.value + row_number() OVER (ORDER BY x.key), q.plugin, x.value ->> 1, f.job, q.command,
+            x.value ->> 2, NEW.at
+        FROM jsonb_each(NEW.facts) x
+        CROSS JOIN batch_finish f ON f.op = x.value ->> 0 AND f.result = 1
+        CROSS JOIN job_queue q ON q.rowid = f.q
+        CROSS JOIN storage_sequences s ON s.name = 'plugin_facts'
+        WHERE NEW.facts IS NOT NULL ORDER BY x.key;
+    UPDATE storage_sequences SET value = max(value, (SELECT coalesce(max(seq), 0) FROM plugin_facts WHERE seq IS NOT NULL))
+        WHERE name = 'plugin_facts' AND NEW.facts IS NOT NULL;
+    INSERT INTO plugin_state (plugin_name, state, updated_at)
+        SELECT q.plugin, x.value ->> 1, NEW.at
+        FROM jsonb_each(NEW.states) x
+        CROSS JOIN batch_finish f ON f.op = x.value ->> 0 AND f.result = 1
+        CROSS JOIN job_queue q ON q.rowid = f.q
+        WHERE NEW.states IS NOT NULL ORDER BY x.key
+        ON CONFLICT (plugin_name) DO UPDATE SET state = excluded.state, updated_at = excluded.updated_at;
+END;
+
 CREATE TEMP VIEW batch_finishes (at, ops, facts, states) AS SELECT NULL, NULL, NULL, NULL;
 CREATE TEMP TRIGGER batch_finishes_run INSTEAD OF INSERT ON batch_finishes
 BEGIN
@@ -57,17 +80,15 @@ BEGIN
         FROM batch_finish f CROSS JOIN job_queue q ON q.rowid = f.q
         WHERE f.result = 1 AND f.enter_wall_ns IS NOT NULL ORDER BY f.op;
 
-    INSERT INTO batch_transition (job, from_status, to_status, reason, attempt)
-        SELECT t.job, t.from_status, t.to_status, t.reason, t.attempt FROM (
-            SELECT f.op, 1 AS step, f.job, 'running' AS from_status,
-                coalesce(f.attempt_status, f.to_status) AS to_status,
-                CASE WHEN f.attempt_status IS NULL AND f.to_status = 'dead' THEN f.second_reason
-                     ELSE f.first_reason END AS reason, f.attempt
-            FROM batch_finish f WHERE f.result = 1
-            UNION ALL
-            SELECT f.op, 2, f.job, f.attempt_status, f.to_status, f.second_reason, f.attempt
-            FROM batch_finish f WHERE f.result = 1 AND f.attempt_status <> f.to_status
-            ORDER BY 1, 2) t;
+    -- numbered so that the two of one end follow each other, without a sort
+    INSERT INTO batch_transition (n, job, from_status, to_status, reason, attempt)
+        SELECT 2 * f.op + 1, f.job, 'running', coalesce(f.attempt_status, f.to_status),
+            CASE WHEN f.attempt_status IS NULL AND f.to_status = 'dead' THEN f.second_reason ELSE f.first_reason END,
+            f.attempt
+        FROM batch_finish f WHERE f.result = 1;
+    INSERT INTO batch_transition (n, job, from_status, to_status, reason, attempt)
+        SELECT 2 * f.op + 2, f.job, f.attempt_status, f.to_status, f.second_reason, f.attempt
+        FROM batch_finish f WHERE f.result = 1 AND f.attempt_status <> f.to_status;
 
     UPDATE job_queue SET
             status = f.to_status,
@@ -82,23 +103,8 @@ BEGIN
             pid = NULL, pid_start = NULL
         FROM batch_finish f WHERE job_queue.rowid = f.q AND f.result = 1;
 
-    INSERT INTO plugin_facts (seq, plugin_name, fact_type, job_id, command, fact_json, created_at)
-        SELECT s.value + row_number() OVER (ORDER BY x.key), q.plugin, x.value ->> 1, f.job, q.command,
-            x.value ->> 2, NEW.at
-        FROM jsonb_each(NEW.facts) x
-        CROSS JOIN batch_finish f ON f.op = x.value ->> 0 AND f.result = 1
-        CROSS JOIN job_queue q ON q.rowid = f.q
-        CROSS JOIN storage_sequences s ON s.name = 'plugin_facts'
-        WHERE NEW.facts IS NOT NULL ORDER BY x.key;
-    UPDATE storage_sequences SET value = max(value, (SELECT coalesce(max(seq), 0) FROM plugin_facts WHERE seq IS NOT NULL))
-        WHERE name = 'plugin_facts' AND NEW.facts IS NOT NULL;
-    INSERT INTO plugin_state (plugin_name, state, updated_at)
-        SELECT q.plugin, x.value ->> 1, NEW.at
-        FROM jsonb_each(NEW.states) x
-        CROSS JOIN batch_finish f ON f.op = x.value ->> 0 AND f.result = 1
-        CROSS JOIN job_queue q ON q.rowid = f.q
-        WHERE NEW.states IS NOT NULL ORDER BY x.key
-        ON CONFLICT (plugin_name) DO UPDATE SET state = excluded.state, updated_at = excluded.updated_at;
+    INSERT INTO batch_memory (at, facts, states) SELECT NEW.at, NEW.facts, NEW.states
+        WHERE NEW.facts IS NOT NULL OR NEW.states IS NOT NULL;
 END;
 
 CREATE TEMP VIEW batch_spawns (ops) AS SELECT NULL;
