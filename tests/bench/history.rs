@@ -15,12 +15,15 @@ pub(crate) fn with_rows(binary: &Path, built: &Built, rows: usize) -> PathBuf {
         built,
         "history.db",
         &format!(
-            "INSERT INTO job_queue (id, plugin, command, payload, status, attempt, max_attempts, submitted_by, created_at, started_at, completed_at, claim_no)
+            "INSERT INTO job_queue (id, plugin, command, payload, status, attempt, max_attempts, submitted_by, created_at)
              WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {rows})
-             SELECT printf('00000000-0000-7000-8000-%012d', i), 'old-' || (i % 10), 'poll', '{{}}', 'succeeded', 1, 4, 'api', {now}, {now}, {now}, 1 FROM n;
+             SELECT printf('00000000-0000-7000-8000-%012d', i), 'old-' || (i % 10), 'poll', '{{}}', 'queued', 1, 4, 'api', {now} FROM n;
+             -- a row may only live as a job does
+             UPDATE job_queue SET status = 'running', started_at = created_at, claim_no = 1;
+             UPDATE job_queue SET status = 'succeeded', completed_at = created_at, finished_claim_no = 1;
              INSERT INTO job_log (id, job_id, plugin, command, status, result, attempt, submitted_by, created_at, started_at, completed_at)
              SELECT id || '-1', id, plugin, command, 'succeeded', '{{\"status\":\"ok\"}}', 1, 'api', created_at, started_at, completed_at FROM job_queue;
-             INSERT INTO job_attempts (job_id, attempt, created_at) SELECT id, 1, created_at FROM job_queue;
+             INSERT INTO job_attempts (job_id, attempt, created_at, status) SELECT id, 1, created_at, 'succeeded' FROM job_queue;
              INSERT INTO job_transitions (job_id, from_status, to_status, created_at) SELECT id, NULL, 'queued', created_at FROM job_queue;
              INSERT INTO job_transitions (job_id, from_status, to_status, created_at) SELECT id, 'queued', 'running', created_at FROM job_queue;
              INSERT INTO job_transitions (job_id, from_status, to_status, created_at) SELECT id, 'running', 'succeeded', created_at FROM job_queue",

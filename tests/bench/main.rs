@@ -26,19 +26,24 @@ struct Options {
     jobs: usize,
     /// Leave out what takes minutes.
     quick: bool,
+    /// One part alone: `drains`, `doors` or `loads`.
+    only: Option<String>,
 }
 
 fn main() {
     let mut args = std::env::args().skip(1);
-    let mut options = Options { ductile: plugins::beside_this_binary("ductile"), jobs: 5000, quick: false };
+    let mut options = Options { ductile: plugins::beside_this_binary("ductile"), jobs: 5000, quick: false, only: None };
     while let Some(arg) = args.next() {
         match arg.as_str() {
             "--serve-without-ledger" => return no_ledger::serve(&args.next().unwrap_or_default()),
             "--ductile" => options.ductile = args.next().unwrap_or_default().into(),
             "--jobs" => options.jobs = args.next().and_then(|n| n.parse().ok()).unwrap_or(options.jobs),
             "--quick" => options.quick = true,
+            "--only" => options.only = args.next(),
             other => {
-                eprintln!("unknown argument {other:?}; known: --ductile PATH, --jobs N, --quick");
+                eprintln!(
+                    "unknown argument {other:?}; known: --ductile PATH, --jobs N, --quick, --only drains|doors|loads"
+                );
                 std::process::exit(2);
             }
         }
@@ -53,9 +58,14 @@ fn main() {
     let dir = tempfile::Builder::new().prefix("ductile-bench-").tempdir().expect("a temporary directory");
     let built = plugins::build(dir.path());
     let mut report = Report::new(&options.ductile, dir.path());
-    drains(&options, &built, &mut report);
-    doors(&options, &built, &mut report);
-    if !options.quick {
+    let wants = |part: &str| options.only.as_deref().is_none_or(|only| only == part);
+    if wants("drains") {
+        drains(&options, &built, &mut report);
+    }
+    if wants("doors") {
+        doors(&options, &built, &mut report);
+    }
+    if wants("loads") && !options.quick {
         loads(&options, &built, &mut report);
     }
     report.print();

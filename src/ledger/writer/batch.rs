@@ -73,9 +73,18 @@ impl Batch {
         None
     }
 
+    /// Jobs of the attempts that it ends.
+    pub(super) fn ended(&self) -> impl Iterator<Item = JobId> {
+        self.ops.iter().filter_map(|op| match op {
+            Op::Finish(finish, _) => Some(finish.fence.job),
+            Op::GiveBack { fence, .. } => Some(fence.job),
+            _ => None,
+        })
+    }
+
     /// Attempts that it ends.
     pub(super) fn ends(&self) -> usize {
-        self.ops.iter().filter(|op| matches!(op, Op::Finish(..) | Op::GiveBack { .. })).count()
+        self.ended().count()
     }
 
     /// True when an answer leaves the gateway, so that the commit must be on disk before it.

@@ -22,11 +22,11 @@ use crate::feed::CommitFeed;
 use crate::open::{Clock, OpenOptions, close};
 use crate::ops::{Finished, Verdict};
 
-/// How long ends of attempts wait for company while other young attempts run.
+/// How long the end of a short attempt waits for the ends of other young ones.
 const COMPANY: Duration = Duration::from_micros(600);
 
-/// An attempt that has run for longer is not expected to end at any moment.
-const YOUNG: Duration = Duration::from_millis(4);
+/// An attempt that has run for longer is not short, and not expected to end at any moment.
+const YOUNG: Duration = Duration::from_micros(1500);
 
 /// How long a recorded spawn waits for a batch to ride along with.
 const SPAWN_DELAY: Duration = Duration::from_millis(20);
@@ -201,12 +201,14 @@ impl Task {
         }
     }
 
-    /// While other young attempts run, ends of attempts wait a little for more of their kind: a commit costs nearly
-    /// the same for one as for four. Never when idle, and never with an answer that leaves the gateway. What could not
+    /// While other young attempts run, the end of a short one waits a little for more of its kind: a commit costs nearly
+    /// the same for one as for four. Longer ones come one by one, and their slots are worth more. Never when idle, and never with an answer that leaves the gateway. What could not
     /// be admitted is handed back.
     async fn await_company(&mut self, batch: &mut Batch, mailbox: &mut mpsc::UnboundedReceiver<Wish>) -> Option<Wish> {
-        let expected = self.in_flight.values().filter(|since| since.elapsed() < YOUNG).count();
-        if batch.ends() == 0 || batch.is_awaited() || batch.ends() >= expected {
+        let is_young = |since: &std::time::Instant| since.elapsed() < YOUNG;
+        let expected = self.in_flight.values().filter(|since| is_young(since)).count();
+        let is_short = batch.ended().any(|job| self.in_flight.get(&job).is_some_and(is_young));
+        if !is_short || batch.is_awaited() || batch.ends() >= expected {
             return None;
         }
         // Out of its place for the time of the wait: admitting changes the task.
