@@ -223,7 +223,7 @@ async fn check(conn: &mut SqliteConnection, path: &Path) -> Result<(), Error> {
 /// and by which start of the gateway.
 async fn tune(conn: &mut SqliteConnection, options: &OpenOptions) -> Result<(bool, Option<BootId>), sqlx::Error> {
     sqlx::raw_sql(
-        "PRAGMA journal_mode = WAL; PRAGMA journal_size_limit = 67108864; PRAGMA temp_store = MEMORY;
+        "PRAGMA journal_mode = WAL; PRAGMA journal_size_limit = 67108864; PRAGMA temp_store = MEMORY; PRAGMA cache_size = -32768;
          PRAGMA wal_autocheckpoint = 8000; PRAGMA trusted_schema = OFF; PRAGMA synchronous = FULL",
     )
     .execute(&mut *conn)
