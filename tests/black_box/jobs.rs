@@ -393,7 +393,7 @@ fn events_that_match_nothing_cost_nothing() {
     assert!(gateway.sql_one("SELECT requested_by FROM job_queue").starts_with("socket:"));
 }
 
-/// TEL-10, DIS-19, API-38: a watcher sees a job's life in order, with the fields that the events promise.
+/// TEL-10, API-38: a watcher sees a job's life in order, with the fields that the events promise.
 #[test]
 fn a_watcher_sees_a_job_live() {
     let gateway =
