@@ -177,11 +177,12 @@ impl Dispatcher {
         let held = self.live.len() + self.claiming.values().sum::<usize>();
         let free = max.saturating_sub(held);
         if free > 0 && !self.is_full {
-            let room = self.room(&generation);
+            let room = self.room(&generation, self.held());
             self.take_and_claim(cx, &generation, free, room, false).await;
         } else if free == 0 && !self.is_standing {
-            let caps = self.caps(&generation);
-            self.take_and_claim(cx, &generation, max, caps, true).await;
+            // As many of each plugin as its cap: its own jobs may be the ones that end.
+            let room = self.room(&generation, HashMap::new());
+            self.take_and_claim(cx, &generation, max, room, true).await;
         }
     }
 
@@ -202,21 +203,17 @@ impl Dispatcher {
         }
     }
 
-    /// For a standing claim: as many of each plugin as its cap, since its own jobs may be the ones that end.
-    fn caps(&self, generation: &Arc<Generation>) -> queue::Room {
-        let (generation, full) = (generation.clone(), self.full.clone());
-        Box::new(move |plugin| {
-            let cap = generation.catalog.get(plugin).map_or(1, |p| p.parallelism);
-            (if full.contains(plugin) { 0 } else { cap as usize }, cap)
-        })
-    }
-
-    /// How many more jobs each plugin may run, as far as this actor knows.
-    fn room(&self, generation: &Arc<Generation>) -> queue::Room {
-        let mut held: HashMap<Arc<str>, usize> = self.claiming.clone();
+    /// How many slots each plugin holds or has asked for, as far as this actor knows.
+    fn held(&self) -> HashMap<Arc<str>, usize> {
+        let mut held = self.claiming.clone();
         for plugin in self.live.values() {
             *held.entry(plugin.clone()).or_default() += 1;
         }
+        held
+    }
+
+    /// How many more jobs each plugin may run beside those that are held.
+    fn room(&self, generation: &Arc<Generation>, held: HashMap<Arc<str>, usize>) -> queue::Room {
         let (generation, full) = (generation.clone(), self.full.clone());
         Box::new(move |plugin| {
             if full.contains(plugin) {

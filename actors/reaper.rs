@@ -36,7 +36,7 @@ pub(crate) struct Reaper {
 }
 
 pub(crate) enum Msg {
-    /// Attempts ended abnormally: look at the list that their supervisor keeps.
+    /// Attempts ended without a report: look at the list of them.
     Crashed,
     /// Behind every crash report: look at the rows.
     Sweep,

@@ -53,11 +53,11 @@ fn all_ended(gateway: &Gateway, ids: &[String]) {
 #[test]
 fn a_job_survives_kill_nine() {
     let builder = Gateway::new()
-        .script_with("work", WORK, "    env_passthrough: [DUCTILE_TEST_DIR]\n    max_attempts: 20\n")
+        .script_with("labour", WORK, "    env_passthrough: [DUCTILE_TEST_DIR]\n    max_attempts: 20\n")
         .service("  max_workers: 20\n");
     let dir = builder.path().display().to_string();
     let mut gateway = builder.env("DUCTILE_TEST_DIR", dir).start();
-    let ids: Vec<String> = (0..220).map(|_| gateway.enqueue("work", "poll", "{}")).collect();
+    let ids: Vec<String> = (0..220).map(|_| gateway.enqueue("labour", "poll", "{}")).collect();
     let mut seed = u64::from(std::process::id());
     for _ in 0..6 {
         gateway.until_some("as many run as may", |g| {
@@ -106,7 +106,7 @@ fn a_kill_at_every_commit_edge_loses_nothing() {
 
 fn kill_at(point: &str, passes: u32) {
     let builder = Gateway::new()
-        .script_with("work", "printf '{\"status\":\"ok\",\"result\":\"worked\"}'", "    max_attempts: 9\n")
+        .script_with("labour", "printf '{\"status\":\"ok\",\"result\":\"worked\"}'", "    max_attempts: 9\n")
         .service("  max_workers: 4\n")
         .env("FAILPOINTS", format!("{point}={passes}*off->pause"));
     let mut gateway = builder.prepare();
@@ -114,7 +114,7 @@ fn kill_at(point: &str, passes: u32) {
     let mut accepted = Vec::new();
     let deadline = std::time::Instant::now() + crate::gateway::PATIENCE;
     loop {
-        match gateway.request_within(Duration::from_millis(700), "POST", "/plugin/work/poll", Some("{}")) {
+        match gateway.request_within(Duration::from_millis(700), "POST", "/plugin/labour/poll", Some("{}")) {
             Ok(response) if response.status == 202 => {
                 accepted.push(response.json()["job_id"].as_str().expect("an id").to_owned());
                 assert!(accepted.len() < 5000, "{point} was never reached:\n{}", gateway.logs());
