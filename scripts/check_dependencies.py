@@ -37,6 +37,7 @@ OUTSIDE = {"ductile-bench"}
 FENCES = {
     "serde-saphyr": {"ductile-yaml"},
     "sqlx": {"ductile-ledger"},
+    "rusqlite": {"ductile-ledger"},
     "ractor": {"ductile-otp"},
     "axum": {"ductile-api"},
     "tower": {"ductile-api"},

@@ -21,6 +21,13 @@ pub enum Error {
         /// Its own words.
         source: sqlx::Error,
     },
+    /// The writer's connection or thread could not be started.
+    StartWriter {
+        /// The database.
+        path: PathBuf,
+        /// Its own words.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// The file could not be created, read or renamed.
     TouchFile {
         /// The file.
@@ -112,6 +119,7 @@ impl fmt::Display for Error {
                 directory.display()
             ),
             Self::OpenLedger { path, .. } => write!(f, "failed to open the ledger {}", path.display()),
+            Self::StartWriter { path, .. } => write!(f, "failed to start writing to the ledger {}", path.display()),
             Self::TouchFile { path, .. } => {
                 write!(f, "failed to open the file {}; check its owner and permissions", path.display())
             }
@@ -174,6 +182,7 @@ impl std::error::Error for Error {
         match self {
             Self::OpenLedger { source, .. } | Self::Read { source, .. } | Self::Migrate { source, .. } => Some(source),
             Self::TouchFile { source, .. } => Some(source),
+            Self::StartWriter { source, .. } => Some(&**source),
             _ => None,
         }
     }
@@ -197,13 +206,30 @@ impl Error {
     /// Names what SQLite said about opening or creating `path`.
     pub(crate) fn opening(path: &Path, source: sqlx::Error) -> Self {
         let path = path.to_owned();
-        match primary_code(&source) {
+        match code_of_read(&source) {
             Some(BUSY | LOCKED) => Self::Busy { path },
             Some(CORRUPT) => Self::Corrupt { path, detail: source.to_string() },
             Some(NOT_A_DATABASE) => Self::NotADatabase { path },
             Some(READ_ONLY) => Self::ReadOnly { path },
             Some(FULL) => Self::DiskFull { path },
             _ => Self::OpenLedger { path, source },
+        }
+    }
+}
+
+impl Error {
+    /// Names what kept the writer from starting.
+    pub(crate) fn starting(path: &Path, source: StartError) -> Self {
+        let path = path.to_owned();
+        match source {
+            StartError::Thread(source) => Self::StartWriter { path, source: source.into() },
+            StartError::Open(source) => match code_of_write(&source) {
+                Some(BUSY | LOCKED) => Self::Busy { path },
+                Some(CORRUPT) => Self::Corrupt { path, detail: source.to_string() },
+                Some(READ_ONLY) => Self::ReadOnly { path },
+                Some(FULL) => Self::DiskFull { path },
+                _ => Self::StartWriter { path, source: source.into() },
+            },
         }
     }
 }
@@ -239,7 +265,7 @@ pub enum WriteError {
         limit: usize,
     },
     /// SQLite refused this operation alone.
-    Refused(Arc<sqlx::Error>),
+    Refused(Arc<rusqlite::Error>),
 }
 
 impl WriteError {
@@ -255,14 +281,13 @@ impl WriteError {
     }
 }
 
-impl From<sqlx::Error> for WriteError {
-    fn from(source: sqlx::Error) -> Self {
-        match primary_code(&source) {
+impl From<rusqlite::Error> for WriteError {
+    fn from(source: rusqlite::Error) -> Self {
+        match code_of_write(&source) {
             Some(BUSY | LOCKED) => Self::Busy,
             Some(FULL) => Self::Full,
             Some(READ_ONLY) => Self::ReadOnly,
             Some(IO_ERROR | CORRUPT | NOT_A_DATABASE | CANNOT_OPEN) => Self::Damaged(source.to_string()),
-            None if matches!(source, sqlx::Error::WorkerCrashed) => Self::Closed,
             _ => Self::Refused(Arc::new(source)),
         }
     }
@@ -297,6 +322,13 @@ impl std::error::Error for WriteError {
     }
 }
 
+/// A writer that could not be started on a file that was found in order.
+#[derive(Debug)]
+pub(crate) enum StartError {
+    Open(rusqlite::Error),
+    Thread(std::io::Error),
+}
+
 pub(crate) const BUSY: i32 = 5;
 pub(crate) const LOCKED: i32 = 6;
 pub(crate) const READ_ONLY: i32 = 8;
@@ -306,8 +338,19 @@ pub(crate) const FULL: i32 = 13;
 pub(crate) const CANNOT_OPEN: i32 = 14;
 pub(crate) const NOT_A_DATABASE: i32 = 26;
 
+/// The shared memory beside the file could not grow: an I/O error by its number, a full file system by its cause.
+const SHARED_MEMORY_SIZE: i32 = 10 | 19 << 8;
+
 /// SQLite's primary result code, without its extension.
-pub(crate) fn primary_code(error: &sqlx::Error) -> Option<i32> {
+fn primary(extended: i32) -> i32 {
+    if extended == SHARED_MEMORY_SIZE { FULL } else { extended & 0xff }
+}
+
+fn code_of_read(error: &sqlx::Error) -> Option<i32> {
     let code: i32 = error.as_database_error()?.code()?.parse().ok()?;
-    Some(code & 0xff)
+    Some(primary(code))
+}
+
+fn code_of_write(error: &rusqlite::Error) -> Option<i32> {
+    error.sqlite_error().map(|e| primary(e.extended_code))
 }

@@ -116,9 +116,11 @@ pub async fn open(options: OpenOptions) -> Result<Ledger, Error> {
     } else {
         check(&mut conn, &options.path).await?;
     }
-    let (was_clean, former_boot) = tune(&mut conn, &options).await.map_err(naming)?;
+    let (was_clean, former_boot) = take(&mut conn, &options).await.map_err(naming)?;
     let readers = Readers::connect(&options.path, options.busy_timeout);
-    let writer = Writer::start(conn, &options).await.map_err(naming)?;
+    let writer = Writer::start(&options).map_err(|source| Error::starting(&options.path, source))?;
+    // not before: the last connection would copy the write-ahead log back and remove it
+    conn.close().await.map_err(naming)?;
     Ok(Ledger { writer, readers, was_clean, former_boot })
 }
 
@@ -166,8 +168,6 @@ pub(crate) async fn connect(path: &Path, busy_timeout: Duration) -> Result<Sqlit
         .busy_timeout(busy_timeout)
         .foreign_keys(true)
         .statement_cache_capacity(64)
-        .row_buffer_size(1024)
-        .thread_name(|_| "ledger-writer".into())
         .disable_statement_logging()
         .connect()
         .await
@@ -219,15 +219,10 @@ async fn check(conn: &mut SqliteConnection, path: &Path) -> Result<(), Error> {
     if differences.is_empty() { Ok(()) } else { Err(Error::SchemaDiffers { path, differences }) }
 }
 
-/// Sets what belongs to the connection, and notes that the file is in use. Answers whether it had been closed cleanly,
+/// Sets the journal mode, and notes that the file is in use. Answers whether it had been closed cleanly,
 /// and by which start of the gateway.
-async fn tune(conn: &mut SqliteConnection, options: &OpenOptions) -> Result<(bool, Option<BootId>), sqlx::Error> {
-    sqlx::raw_sql(
-        "PRAGMA journal_mode = WAL; PRAGMA journal_size_limit = 67108864; PRAGMA temp_store = MEMORY; PRAGMA cache_size = -32768;
-         PRAGMA wal_autocheckpoint = 8000; PRAGMA trusted_schema = OFF; PRAGMA synchronous = FULL",
-    )
-    .execute(&mut *conn)
-    .await?;
+async fn take(conn: &mut SqliteConnection, options: &OpenOptions) -> Result<(bool, Option<BootId>), sqlx::Error> {
+    sqlx::raw_sql("PRAGMA journal_mode = WAL; PRAGMA trusted_schema = OFF").execute(&mut *conn).await?;
     let was_clean = sqlx::query("SELECT value FROM ledger_meta WHERE name = 'clean_shutdown'")
         .fetch_optional(&mut *conn)
         .await?
@@ -245,16 +240,4 @@ async fn tune(conn: &mut SqliteConnection, options: &OpenOptions) -> Result<(boo
     .execute(&mut *conn)
     .await?;
     Ok((was_clean, former_boot))
-}
-
-/// Marks the stop as clean and closes the connection; the last one removes `-wal` and `-shm`.
-pub(crate) async fn close(mut conn: SqliteConnection, now: Timestamp) -> Result<(), sqlx::Error> {
-    sqlx::query(
-        "INSERT INTO ledger_meta (name, value) VALUES ('clean_shutdown', '1'), ('last_stop_at', ?1)
-         ON CONFLICT (name) DO UPDATE SET value = excluded.value",
-    )
-    .bind(time::format(now))
-    .execute(&mut conn)
-    .await?;
-    conn.close().await
 }

@@ -262,20 +262,6 @@ pub struct Pruned {
     pub has_more: bool,
 }
 
-/// The word that the schema stores, as a constant.
-pub(crate) fn status_word(word: &str) -> &'static str {
-    match word {
-        "queued" => "queued",
-        "running" => "running",
-        "succeeded" => "succeeded",
-        "skipped" => "skipped",
-        "failed" => "failed",
-        "timed_out" => "timed_out",
-        "dead" => "dead",
-        _ => "unknown",
-    }
-}
-
 /// A candidate for a row that has become ready.
 pub(crate) fn candidate(row: i64, job: JobId, plugin: &str, due: Option<Timestamp>) -> Candidate {
     Candidate { row, job, plugin: plugin.into(), due }

@@ -48,7 +48,6 @@ CREATE UNIQUE INDEX job_queue_event_source_idx
     WHERE source_event_id IS NOT NULL;
 CREATE INDEX job_queue_queued_idx ON job_queue (plugin) WHERE status = 'queued';
 CREATE INDEX job_queue_retry_idx ON job_queue (next_retry_at) WHERE next_retry_at IS NOT NULL;
-CREATE INDEX job_queue_completed_idx ON job_queue (completed_at) WHERE completed_at IS NOT NULL;
 CREATE INDEX job_queue_parent_idx ON job_queue (parent_job_id) WHERE parent_job_id IS NOT NULL;
 
 CREATE TRIGGER job_queue_born_queued BEFORE INSERT ON job_queue
@@ -66,7 +65,7 @@ BEGIN
 END;
 
 CREATE TABLE job_transitions (
-    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    id INTEGER PRIMARY KEY,
     job_id TEXT NOT NULL,
     from_status TEXT,
     to_status TEXT NOT NULL,
@@ -78,7 +77,7 @@ CREATE TABLE job_transitions (
 CREATE INDEX job_transitions_job_idx ON job_transitions (job_id);
 
 CREATE TABLE job_attempts (
-    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    id INTEGER PRIMARY KEY,
     job_id TEXT NOT NULL,
     attempt INTEGER NOT NULL,
     created_at TEXT NOT NULL,
@@ -121,7 +120,7 @@ CREATE INDEX job_log_completed_idx ON job_log (completed_at);
 CREATE INDEX job_log_plugin_completed_idx ON job_log (plugin, completed_at);
 
 CREATE TABLE job_stopwatch (
-    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    id INTEGER PRIMARY KEY,
     job_id TEXT NOT NULL,
     plugin TEXT NOT NULL,
     pipeline TEXT,

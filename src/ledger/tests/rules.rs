@@ -11,7 +11,7 @@ use serde_json::value::RawValue;
 use sqlx::Row as _;
 use sqlx::sqlite::SqliteConnection;
 use std::time::Duration;
-use support::{Bed, Call, failed, finish, keyed, new_job, retry_in, together};
+use support::{Bed, Call, failed, finish, keyed, new_job, retry_in};
 
 fn object(text: &str) -> Box<RawValue> {
     RawValue::from_string(text.to_owned()).expect("JSON")
@@ -197,9 +197,9 @@ async fn the_hot_reads_use_the_partial_indexes() {
         ),
         ("SELECT min(next_retry_at) FROM job_queue WHERE next_retry_at IS NOT NULL", "job_queue_retry_idx"),
         (
-            "SELECT rowid FROM job_queue WHERE completed_at < 'x' AND +status IN ('succeeded', 'dead')
-             ORDER BY completed_at LIMIT 9",
-            "job_queue_completed_idx",
+            "SELECT rowid FROM job_queue
+             WHERE status IN ('succeeded', 'dead') AND created_at < 'x' AND completed_at < 'x' LIMIT 9",
+            "job_queue_status_created_at_idx (status=? AND created_at<?)",
         ),
     ] {
         let explain = format!("EXPLAIN QUERY PLAN {sql}");
@@ -258,7 +258,7 @@ async fn merges_in_one_batch_see_each_other() {
         done.plan.state = Some(StateChange::Merge(object(&format!(r#"{{"k{n}":{n},"last":{n}}}"#))));
         Box::pin(bed.ledger.writer.finish(done)) as Call<'_, Result<Finished, WriteError>>
     });
-    let answers = together(calls.collect()).await;
+    let answers = bed.together(calls.collect()).await;
     let verdicts: Vec<_> = answers.into_iter().map(|a| a.expect("answered").verdict).collect();
     assert_eq!(verdicts, [Verdict::Applied, Verdict::Fenced, Verdict::Applied, Verdict::Applied]);
     let state = bed.ledger.readers.plugin_state("echo").await.expect("read").expect("there");

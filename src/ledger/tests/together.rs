@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use ductile_domain::ids::BootId;
 use ductile_domain::job::{Candidate, JobStatus};
 use ductile_domain::outcome::Cause;
-use ductile_ledger::{Cancelled, Deletable, Enqueued, OpenOptions, Prune, Refusal, WriteError, open};
-use support::{Bed, Call, failed, finish, new_job, retry_in, together};
+use ductile_ledger::{Cancelled, CommitFeed, Deletable, Enqueued, OpenOptions, Prune, Refusal, WriteError, open};
+use support::{Bed, Call, Hands, failed, finish, new_job, retry_in};
 use uuid::Uuid;
 
 /// core.md, Writer: a failing operation rolls back, and then fails alone.
@@ -19,7 +19,7 @@ async fn a_poisoned_operation_fails_alone() {
     let bed = Bed::new().await;
     let existing = bed.queued("echo").await.job;
     let writer = &bed.ledger.writer;
-    let answers = together(
+    let answers = bed.together(
         (0..5)
             .map(|n| {
                 let mut job = new_job("echo");
@@ -51,7 +51,7 @@ async fn rows_and_transitions_follow_the_order_of_the_calls() {
         .into_iter()
         .map(|job| Box::pin(writer.enqueue(vec![job], 1)) as Call<'_, Result<Vec<Enqueued>, WriteError>>)
         .collect();
-    let answers: Vec<_> = together(calls).await.into_iter().map(|a| a.expect("enqueued").remove(0)).collect();
+    let answers: Vec<_> = bed.together(calls).await.into_iter().map(|a| a.expect("enqueued").remove(0)).collect();
     for (n, (answer, id)) in (1..).zip(answers.into_iter().zip(&ids)) {
         assert_eq!(answer, Enqueued::Accepted { job: *id, row: n, transition: n });
     }
@@ -74,7 +74,7 @@ async fn a_slot_freed_in_a_batch_is_taken_in_it() {
     assert_eq!(refused[0].why, Refusal::PluginCap);
     let writer = &bed.ledger.writer;
     let claimed = std::sync::Mutex::new(0);
-    together(vec![
+    bed.together(vec![
         Box::pin(async {
             *claimed.lock().expect("no panic") = writer.claim(request).await.expect("answered").claimed.len();
         }) as Call<'_, ()>,
@@ -209,19 +209,20 @@ async fn orphans_of_another_boot_are_recovered() {
 
 #[tokio::test]
 async fn doors_are_refused_at_once_when_too_much_waits() {
-    let dir = tempfile::tempdir().expect("a directory");
-    let mut options = OpenOptions::new(dir.path().join("ductile.db"), BootId::from(Uuid::now_v7()));
+    let (dir, boot) = (tempfile::tempdir().expect("a directory"), BootId::from(Uuid::now_v7()));
+    let mut options = OpenOptions::new(dir.path().join("ductile.db"), boot);
     options.capacity = 2;
     let ledger = open(options).await.expect("opened");
-    let writer = &ledger.writer;
+    let bed = Bed { dir, ledger, feed: CommitFeed::default(), boot, hands: Hands::new() };
+    let writer = &bed.ledger.writer;
     let calls = (0..3)
         .map(|_| Box::pin(writer.enqueue(vec![new_job("echo")], 1)) as Call<'_, Result<Vec<Enqueued>, WriteError>>)
         .collect();
-    let answers = together(calls).await;
+    let answers = bed.together(calls).await;
     assert!(answers[0].is_ok() && answers[1].is_ok());
     assert!(matches!(answers[2], Err(WriteError::Overloaded)));
     writer.enqueue(vec![new_job("echo")], 1).await.expect("there is room again");
-    ledger.close().await;
+    bed.ledger.close().await;
 }
 
 /// supervision.md pitfall 12: dropping a call neither undoes nor tears its transaction.

@@ -2,211 +2,189 @@
 
 use std::sync::Arc;
 
-use ductile_domain::ids::JobId;
-use ductile_domain::job::Fence;
+use ductile_domain::job::{Candidate, Fence};
 use ductile_domain::outcome::{Cause, Outcome};
 use ductile_domain::plan::Plan;
 use ductile_domain::retry::{RetryPolicy, decide};
 use ductile_domain::time::{self, Timestamp};
-use sqlx::Row as _;
-use sqlx::sqlite::SqliteRow;
+use rusqlite::{Connection, Row, params};
 use tokio::sync::oneshot;
 
 use super::Op;
-use super::batch::Batch;
-use super::task::{InForce, Task};
+use super::store::{InForce, Store};
+use super::transaction::{Answer, Transaction};
 use crate::error::WriteError;
-use crate::ops::{Deletable, Finish, Orphan, Prune, Pruned, Recorded, Recovered, Snapshot, Transition, Verdict};
+use crate::ops::{Deletable, Finish, Orphan, Prune, Pruned, Recorded, Recovered, Snapshot, Verdict};
 
 /// Orphans finished per transaction.
 const RECOVERY_STEP: usize = 128;
 
-impl Task {
-    pub(super) async fn orphans(&mut self) -> Result<Vec<Orphan>, WriteError> {
-        let rows = sqlx::query(
+impl Store {
+    pub(super) fn orphans(&self) -> Result<Vec<Orphan>, WriteError> {
+        let mut statement = self.conn.prepare(
             "SELECT id, claim_no, plugin, command, attempt, max_attempts, boot_id, pid, pid_start FROM job_queue
              WHERE status = 'running' AND boot_id IS NOT ?1 ORDER BY rowid",
-        )
-        .bind(self.boot.to_string())
-        .fetch_all(&mut self.conn)
-        .await?;
+        )?;
+        let rows = statement.query_map([self.boot.to_string()], orphan)?;
         // a row whose id is no UUID was not written by us, and must not keep the gateway from starting
-        Ok(rows.iter().filter_map(orphan).collect())
+        Ok(rows.filter_map(Result::transpose).collect::<Result<_, _>>()?)
     }
 
-    pub(super) async fn recover(&mut self) -> Result<Vec<Recovered>, WriteError> {
-        let orphans = self.orphans().await?;
-        let mut recovered = Vec::with_capacity(orphans.len());
+    /// Finishes every orphan as crashed. Also answers the rows that became ready.
+    pub(super) fn recover(&mut self) -> Result<(Vec<Recovered>, Vec<Candidate>), WriteError> {
+        let orphans = self.orphans()?;
+        let (mut recovered, mut ready) = (Vec::with_capacity(orphans.len()), Vec::new());
         for chunk in orphans.chunks(RECOVERY_STEP) {
-            let now = self.now();
-            let mut batch = Batch::default();
-            let mut answers = Vec::with_capacity(chunk.len());
-            for orphan in chunk {
-                let (reply, answer) = oneshot::channel();
-                // each job stands once in the list, and a step is smaller than a batch
-                let _ = batch.admit(Op::Finish(Box::new(crashed(orphan, now)), reply));
-                answers.push((orphan, answer));
+            match self.end_orphans(chunk, &mut recovered, &mut ready) {
+                Err(error) if !error.is_of_the_file() => {}
+                done => {
+                    done?;
+                    continue;
+                }
             }
-            self.commit(batch, Vec::new()).await;
-            for (orphan, answer) in answers {
-                let finished = answer.await.unwrap_or(Err(WriteError::Closed))?;
-                if finished.verdict == Verdict::Applied {
-                    recovered.push(Recovered { orphan: orphan.clone(), finished });
+            // one row that can't be ended must not keep the gateway from starting
+            for orphan in chunk {
+                match self.end_orphans(std::slice::from_ref(orphan), &mut recovered, &mut ready) {
+                    Err(error) if !error.is_of_the_file() => {
+                        tracing::error!(component = "ledger", job_id = %orphan.fence.job, %error, "could not end the attempt of a former start");
+                    }
+                    done => done?,
                 }
             }
         }
-        Ok(recovered)
+        Ok((recovered, ready))
     }
 
-    pub(super) async fn mark(&mut self, name: &str, value: Option<String>) -> Result<(), WriteError> {
-        self.set_synchronous(true).await?;
-        let query = match value {
-            Some(value) => sqlx::query(
-                "INSERT INTO ledger_meta (name, value) VALUES (?1, ?2)
-                 ON CONFLICT (name) DO UPDATE SET value = excluded.value",
-            )
-            .bind(name)
-            .bind(value),
-            None => sqlx::query("DELETE FROM ledger_meta WHERE name = ?1").bind(name),
-        };
-        query.execute(&mut self.conn).await?;
+    fn end_orphans(
+        &mut self,
+        orphans: &[Orphan],
+        recovered: &mut Vec<Recovered>,
+        ready: &mut Vec<Candidate>,
+    ) -> Result<(), WriteError> {
+        let now = self.now();
+        // nobody waits for these replies: the answers are read from the transaction
+        let ops: Vec<Op> =
+            orphans.iter().map(|o| Op::Finish(Box::new(crashed(o, now)), oneshot::channel().0)).collect();
+        let done = self.commit(&ops, &[], false)?;
+        ready.extend(done.ready);
+        for (orphan, answer) in orphans.iter().zip(done.answers) {
+            if let Answer::Finished(Ok(finished)) = answer
+                && finished.verdict == Verdict::Applied
+            {
+                recovered.push(Recovered { orphan: orphan.clone(), finished });
+            }
+        }
         Ok(())
     }
 
-    pub(super) async fn record_snapshot(&mut self, snapshot: Snapshot) -> Result<Recorded, WriteError> {
-        self.set_synchronous(true).await?;
-        self.begin().await?;
-        let result = self.write_snapshot(&snapshot).await;
-        let recorded = self.end(result).await?;
+    pub(super) fn mark(&mut self, name: &str, value: Option<String>) -> Result<(), WriteError> {
+        self.set_synchronous(true)?;
+        match value {
+            Some(value) => self.conn.execute(SET_MARK, [name, &value])?,
+            None => self.conn.execute("DELETE FROM ledger_meta WHERE name = ?1", [name])?,
+        };
+        Ok(())
+    }
+
+    pub(super) fn record_snapshot(&mut self, snapshot: Snapshot) -> Result<Recorded, WriteError> {
+        self.set_synchronous(true)?;
+        let recorded = self.transaction(|conn, now| write_snapshot(&Transaction::new(conn, now), &snapshot))?;
         self.in_force =
             Some(InForce { generation: snapshot.generation, plugins: snapshot.plugins.into_iter().collect() });
         Ok(recorded)
     }
 
-    async fn write_snapshot(&mut self, snapshot: &Snapshot) -> Result<Recorded, sqlx::Error> {
-        let at = self.now();
-        let now = time::format(at);
-        let id = sqlx::query(
-            "INSERT INTO config_snapshots (config_hash, source_hash, source_path, source, reason, loaded_at,
-                ductile_version, binary_path, snapshot_format, semantics, plugin_fingerprints, sanitized_config,
-                secret_fingerprints) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, 1, 'merged', ?9, ?10, ?11)",
-        )
-        .bind(&snapshot.config_hash)
-        .bind(&snapshot.source_hash)
-        .bind(&snapshot.source_path)
-        .bind(&snapshot.source)
-        .bind(&snapshot.reason)
-        .bind(&now)
-        .bind(&snapshot.ductile_version)
-        .bind(&snapshot.binary_path)
-        .bind(&snapshot.plugin_fingerprints)
-        .bind(&snapshot.sanitized_config)
-        .bind(&snapshot.secret_fingerprints)
-        .execute(&mut self.conn)
-        .await?
-        .last_insert_rowid();
-        let plugins = serde_json::to_string(&snapshot.plugins).expect("strings serialize into memory");
-        let rows = sqlx::query(
-            "UPDATE job_queue SET status = 'dead', completed_at = ?1, next_retry_at = NULL,
-                last_error = 'cancelled: plugin ' || plugin || ' was removed or disabled'
-             WHERE status = 'queued' AND plugin NOT LIKE 'core.%'
-                AND plugin NOT IN (SELECT value FROM json_each(?2))
-             RETURNING id, last_error, attempt",
-        )
-        .bind(&now)
-        .bind(plugins)
-        .fetch_all(&mut self.conn)
-        .await?;
-        let mut buried = Vec::with_capacity(rows.len());
-        for row in rows {
-            let (job, reason, attempt) = (row.get::<String, _>(0), row.get::<String, _>(1), row.get::<i64, _>(2));
-            let id = sqlx::query(
-                "INSERT INTO job_transitions (job_id, from_status, to_status, reason, created_at, attempt)
-                 VALUES (?1, 'queued', 'dead', ?2, ?3, ?4)",
-            )
-            .bind(&job)
-            .bind(&reason)
-            .bind(&now)
-            .bind(attempt)
-            .execute(&mut self.conn)
-            .await?
-            .last_insert_rowid();
-            if let Ok(job) = job.parse::<JobId>() {
-                buried.push(Transition { id, job, from: Some("queued"), to: "dead", reason: Some(reason), at });
-            }
+    pub(super) fn prune(&mut self, prune: &Prune) -> Result<Pruned, WriteError> {
+        self.set_synchronous(false)?;
+        self.transaction(|conn, now| delete_old(conn, now, prune))
+    }
+
+    pub(super) fn checkpoint(&self) -> Result<(), WriteError> {
+        // both pragmas answer with rows, and do their work while these are read
+        for pragma in ["PRAGMA incremental_vacuum(1000)", "PRAGMA wal_checkpoint(TRUNCATE)"] {
+            let mut statement = self.conn.prepare(pragma)?;
+            let mut rows = statement.query([])?;
+            while rows.next()?.is_some() {}
         }
-        Ok(Recorded { id, buried })
-    }
-
-    pub(super) async fn prune(&mut self, prune: &Prune) -> Result<Pruned, WriteError> {
-        self.set_synchronous(false).await?;
-        self.begin().await?;
-        let result = self.delete_old(prune).await;
-        self.end(result).await
-    }
-
-    async fn delete_old(&mut self, prune: &Prune) -> Result<Pruned, sqlx::Error> {
-        let now = self.now();
-        let mut pruned = Pruned::default();
-        for (kind, age) in &prune.retention {
-            let age = chrono::TimeDelta::from_std(*age).unwrap_or(chrono::TimeDelta::MAX);
-            let mut deleted = 0;
-            if let Some(cutoff) = now.checked_sub_signed(age) {
-                for sql in deletions(*kind) {
-                    let result =
-                        sqlx::query(*sql).bind(time::format(cutoff)).bind(prune.limit).execute(&mut self.conn).await?;
-                    pruned.has_more |= result.rows_affected() >= u64::from(prune.limit);
-                    deleted += result.rows_affected();
-                }
-            }
-            pruned.deleted.push((*kind, deleted));
-        }
-        sqlx::query(
-            "INSERT INTO ledger_meta (name, value) VALUES ('last_prune_at', ?1)
-             ON CONFLICT (name) DO UPDATE SET value = excluded.value",
-        )
-        .bind(time::format(now))
-        .execute(&mut self.conn)
-        .await?;
-        Ok(pruned)
-    }
-
-    pub(super) async fn checkpoint(&mut self) -> Result<(), WriteError> {
-        sqlx::raw_sql("PRAGMA incremental_vacuum(1000); PRAGMA wal_checkpoint(TRUNCATE)")
-            .execute(&mut self.conn)
-            .await?;
         Ok(())
-    }
-
-    async fn begin(&mut self) -> Result<(), WriteError> {
-        sqlx::raw_sql("BEGIN IMMEDIATE").execute(&mut self.conn).await?;
-        Ok(())
-    }
-
-    async fn end<T>(&mut self, result: Result<T, sqlx::Error>) -> Result<T, WriteError> {
-        let result = match result {
-            Ok(value) => sqlx::raw_sql("COMMIT").execute(&mut self.conn).await.map(|_| value),
-            Err(error) => Err(error),
-        };
-        if result.is_err() {
-            // a full disk ends the transaction by itself: then there is nothing to roll back
-            let _ = sqlx::raw_sql("ROLLBACK").execute(&mut self.conn).await;
-        }
-        result.map_err(WriteError::from)
     }
 }
 
-fn orphan(row: &SqliteRow) -> Option<Orphan> {
-    Some(Orphan {
-        fence: Fence { job: row.get::<String, _>(0).parse().ok()?, claim_no: row.get(1) },
-        plugin: Arc::from(row.get::<String, _>(2)),
-        command: Arc::from(row.get::<String, _>(3)),
-        attempt: u32::try_from(row.get::<i64, _>(4)).unwrap_or(1),
-        max_attempts: u32::try_from(row.get::<i64, _>(5)).unwrap_or(1),
-        boot: row.get::<Option<String>, _>(6).and_then(|b| b.parse().ok()),
-        pid: row.get(7),
-        pid_start: row.get(8),
-    })
+const SET_MARK: &str = "INSERT INTO ledger_meta (name, value) VALUES (?1, ?2)
+    ON CONFLICT (name) DO UPDATE SET value = excluded.value";
+
+fn write_snapshot(transaction: &Transaction<'_>, snapshot: &Snapshot) -> Result<Recorded, rusqlite::Error> {
+    let (conn, at) = (transaction.conn, &transaction.at);
+    conn.execute(
+        "INSERT INTO config_snapshots (config_hash, source_hash, source_path, source, reason, loaded_at,
+            ductile_version, binary_path, snapshot_format, semantics, plugin_fingerprints, sanitized_config,
+            secret_fingerprints) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, 1, 'merged', ?9, ?10, ?11)",
+        params![
+            snapshot.config_hash,
+            snapshot.source_hash,
+            snapshot.source_path,
+            snapshot.source,
+            snapshot.reason,
+            at,
+            snapshot.ductile_version,
+            snapshot.binary_path,
+            snapshot.plugin_fingerprints,
+            snapshot.sanitized_config,
+            snapshot.secret_fingerprints,
+        ],
+    )?;
+    let id = conn.last_insert_rowid();
+    let plugins = serde_json::to_string(&snapshot.plugins).expect("strings serialize into memory");
+    let mut statement = conn.prepare(
+        "UPDATE job_queue SET status = 'dead', completed_at = ?1, next_retry_at = NULL,
+            last_error = 'cancelled: plugin ' || plugin || ' was removed or disabled'
+         WHERE status = 'queued' AND plugin NOT LIKE 'core.%'
+            AND plugin NOT IN (SELECT value FROM json_each(?2))
+         RETURNING id, last_error, attempt",
+    )?;
+    let rows = statement.query_map(params![at, plugins], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+    let rows: Vec<(String, String, i64)> = rows.collect::<Result<_, _>>()?;
+    let mut buried = Vec::with_capacity(rows.len());
+    for (job, reason, attempt) in rows {
+        // a row whose id is no UUID was not written by us
+        if let Ok(job) = job.parse() {
+            buried.push(transaction.transition(job, Some("queued"), "dead", Some(reason), attempt)?);
+        }
+    }
+    Ok(Recorded { id, buried })
+}
+
+fn delete_old(conn: &Connection, now: Timestamp, prune: &Prune) -> Result<Pruned, rusqlite::Error> {
+    let mut pruned = Pruned::default();
+    for (kind, age) in &prune.retention {
+        let age = chrono::TimeDelta::from_std(*age).unwrap_or(chrono::TimeDelta::MAX);
+        let mut deleted = 0;
+        if let Some(cutoff) = now.checked_sub_signed(age) {
+            for sql in deletions(*kind) {
+                let rows = conn.prepare_cached(sql)?.execute(params![time::format(cutoff), prune.limit])?;
+                pruned.has_more |= rows >= prune.limit as usize;
+                deleted += rows as u64;
+            }
+        }
+        pruned.deleted.push((*kind, deleted));
+    }
+    conn.execute(SET_MARK, ["last_prune_at", &time::format(now)])?;
+    Ok(pruned)
+}
+
+/// `None` when the row was not written by us.
+fn orphan(row: &Row<'_>) -> Result<Option<Orphan>, rusqlite::Error> {
+    let Ok(job) = row.get_ref(0)?.as_str()?.parse() else { return Ok(None) };
+    Ok(Some(Orphan {
+        fence: Fence { job, claim_no: row.get(1)? },
+        plugin: Arc::from(row.get_ref(2)?.as_str()?),
+        command: Arc::from(row.get_ref(3)?.as_str()?),
+        attempt: row.get(4)?,
+        max_attempts: row.get(5)?,
+        boot: row.get_ref(6)?.as_str_or_null()?.and_then(|b| b.parse().ok()),
+        pid: row.get(7)?,
+        pid_start: row.get(8)?,
+    }))
 }
 
 fn crashed(orphan: &Orphan, now: Timestamp) -> Finish {
@@ -220,8 +198,8 @@ fn crashed(orphan: &Orphan, now: Timestamp) -> Finish {
 const fn deletions(kind: Deletable) -> &'static [&'static str] {
     match kind {
         Deletable::Jobs => &["DELETE FROM job_queue WHERE rowid IN (SELECT rowid FROM job_queue
-                WHERE completed_at < ?1 AND +status IN ('succeeded', 'skipped', 'failed', 'dead')
-                ORDER BY completed_at LIMIT ?2)"],
+                WHERE status IN ('succeeded', 'skipped', 'failed', 'dead') AND created_at < ?1 AND completed_at < ?1
+                LIMIT ?2)"],
         Deletable::Log => &[
             "DELETE FROM job_log WHERE rowid IN (SELECT rowid FROM job_log WHERE completed_at < ?1
                 ORDER BY completed_at LIMIT ?2)",
@@ -229,8 +207,10 @@ const fn deletions(kind: Deletable) -> &'static [&'static str] {
             "DELETE FROM job_stopwatch WHERE id IN (SELECT id FROM job_stopwatch ORDER BY id LIMIT ?2)
                 AND recorded_at < ?1",
         ],
+        // never the newest: ids must go on ascending for those who resume behind one
         Deletable::Transitions => &["DELETE FROM job_transitions
-            WHERE id IN (SELECT id FROM job_transitions ORDER BY id LIMIT ?2) AND created_at < ?1"],
+            WHERE id IN (SELECT id FROM job_transitions ORDER BY id LIMIT ?2) AND created_at < ?1
+                AND id < (SELECT max(id) FROM job_transitions)"],
         Deletable::Attempts => &["DELETE FROM job_attempts
             WHERE id IN (SELECT id FROM job_attempts ORDER BY id LIMIT ?2) AND created_at < ?1"],
         Deletable::BreakerTransitions => &["DELETE FROM circuit_breaker_transitions

@@ -1,24 +1,29 @@
-//! The one writer: a handle whose calls wait for a commit, and the task behind it that groups what waits into one
-//! transaction. Dropping a call's future never disturbs a transaction: the task owns the connection.
+//! The one writer: a handle whose calls wait for a commit, and the thread behind it that groups what waits into one
+//! transaction. Dropping a call's future never disturbs a transaction: the thread owns the connection.
 
-mod answer;
 mod batch;
+mod cancel;
+mod claim;
+mod enqueue;
 mod errand;
-mod pause;
-mod rows;
-mod task;
+mod finish;
+mod memory;
+mod store;
+mod thread;
+mod transaction;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, mpsc};
 
 use ductile_domain::ids::JobId;
 use ductile_domain::job::{ClaimRequest, Fence, NewJob};
 use ductile_domain::time::Timestamp;
-use sqlx::sqlite::SqliteConnection;
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 
-use crate::error::WriteError;
+use crate::error::{StartError, WriteError};
 use crate::open::OpenOptions;
-use crate::ops::{Cancelled, Claims, Enqueued, Finish, Finished, Orphan, Prune, Pruned, Recorded, Recovered, Snapshot};
+use crate::ops::{
+    Cancelled, Claims, Enqueued, Finish, Finished, Orphan, Prune, Pruned, Recorded, Recovered, Refusal, Refused, Snapshot,
+};
 
 /// The crash points of the writer, in the order of a batch; they exist with the feature `failpoints` only.
 #[must_use]
@@ -80,17 +85,34 @@ enum Errand {
     Mark { name: &'static str, value: Option<String>, reply: Reply<()> },
 }
 
-/// What waits in the writer's mailbox.
-enum Wish {
-    Op(Op),
-    Errand(Errand),
-}
+impl Op {
+    /// The job whose attempt it ends.
+    fn ends(&self) -> Option<JobId> {
+        match self {
+            Self::Finish(finish, _) => Some(finish.fence.job),
+            Self::GiveBack { fence, .. } => Some(fence.job),
+            Self::Cancel { .. } | Self::Enqueue { .. } | Self::Claim(..) | Self::StandingClaim(..) => None,
+        }
+    }
 
-/// What overtakes the mailbox.
-enum Order {
-    Flush(oneshot::Sender<()>),
-    WithdrawClaims,
-    Close(oneshot::Sender<()>),
+    /// Answers an operation that was not committed.
+    fn refuse(self, error: WriteError) {
+        match self {
+            Self::Finish(_, reply) | Self::GiveBack { reply, .. } => drop(reply.send(Err(error))),
+            Self::Cancel { reply, .. } => drop(reply.send(Err(error))),
+            Self::Enqueue { reply, .. } => drop(reply.send(Err(error))),
+            Self::Claim(_, reply) | Self::StandingClaim(_, reply) => drop(reply.send(Err(error))),
+        }
+    }
+
+    /// Answers a claim that will not be decided.
+    fn withdraw(self) {
+        if let Self::StandingClaim(request, reply) | Self::Claim(request, reply) = self {
+            let refused =
+                request.candidates.iter().map(|(c, _)| Refused { row: c.row, job: c.job, why: Refusal::Withdrawn });
+            drop(reply.send(Ok(Claims { claimed: Vec::new(), refused: refused.collect() })));
+        }
+    }
 }
 
 /// A spawn to be noted with the next batch.
@@ -100,27 +122,24 @@ struct Spawn {
     pid_start: i64,
 }
 
-/// Spawns that wait for a batch.
-#[derive(Default)]
-struct Spawns {
-    waiting: Mutex<Vec<Spawn>>,
-    wake: Notify,
-}
-
-impl Spawns {
-    fn take(&self) -> Vec<Spawn> {
-        std::mem::take(&mut *self.waiting.lock().unwrap_or_else(PoisonError::into_inner))
-    }
+/// What waits in the writer's mailbox, which has no bound: whatever is in it is done in the order in which it came.
+enum Wish {
+    Op(Op),
+    Errand(Errand),
+    Spawn(Spawn),
+    WithdrawClaims,
+    Flush(oneshot::Sender<()>),
+    Close(oneshot::Sender<()>),
 }
 
 /// The handle to the one writer. Clones share it.
 #[derive(Clone)]
 pub struct Writer {
-    wishes: mpsc::UnboundedSender<Wish>,
-    orders: mpsc::UnboundedSender<Order>,
+    wishes: mpsc::Sender<Wish>,
     /// Bounds what doors may have waiting; the gateway's own operations are bounded by its workers.
     permits: Arc<Semaphore>,
-    spawns: Arc<Spawns>,
+    /// Its other end lives as long as the connection.
+    ended: watch::Receiver<()>,
 }
 
 impl std::fmt::Debug for Writer {
@@ -130,13 +149,18 @@ impl std::fmt::Debug for Writer {
 }
 
 impl Writer {
-    pub(crate) async fn start(conn: SqliteConnection, options: &OpenOptions) -> Result<Self, sqlx::Error> {
-        let (wishes, mailbox) = mpsc::unbounded_channel();
-        let (orders, lane) = mpsc::unbounded_channel();
-        let spawns = Arc::new(Spawns::default());
-        let task = task::Task::new(conn, options, spawns.clone()).await?;
-        tokio::spawn(task.run(mailbox, lane));
-        Ok(Self { wishes, orders, permits: Arc::new(Semaphore::new(options.capacity)), spawns })
+    /// Opens the connection and starts the thread that owns it.
+    pub(crate) fn start(options: &OpenOptions) -> Result<Self, StartError> {
+        let store = store::Store::open(options).map_err(StartError::Open)?;
+        let (wishes, mailbox) = mpsc::channel();
+        let thread = thread::Thread::new(store, options.feed.clone(), mailbox).map_err(StartError::Open)?;
+        let (lives, ended) = watch::channel(());
+        let run = move || {
+            let _lives = lives;
+            thread.run();
+        };
+        std::thread::Builder::new().name("ledger-writer".to_owned()).spawn(run).map_err(StartError::Thread)?;
+        Ok(Self { wishes, permits: Arc::new(Semaphore::new(options.capacity)), ended })
     }
 
     async fn ask<T>(&self, wish: Wish, answer: oneshot::Receiver<Result<T, WriteError>>) -> Result<T, WriteError> {
@@ -182,7 +206,7 @@ impl Writer {
     /// Answers every claim that waits for an end: its candidates are refused as withdrawn.
     pub fn withdraw_claims(&self) {
         // a writer that has ended has no claims
-        let _ = self.orders.send(Order::WithdrawClaims);
+        let _ = self.wishes.send(Wish::WithdrawClaims);
     }
 
     /// Ends an attempt: the only way by which one ends. May be repeated after a lost answer.
@@ -222,11 +246,8 @@ impl Writer {
     /// Notes the process of an attempt; rides along with the next batch, or follows within some 20 ms. Nothing is
     /// written when the attempt's end comes first.
     pub fn record_spawn(&self, fence: Fence, pid: i32, pid_start: i64) {
-        let mut waiting = self.spawns.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        waiting.push(Spawn { fence, pid, pid_start });
-        if waiting.len() == 1 {
-            self.spawns.wake.notify_one();
-        }
+        // a writer that has ended records nothing; recovery finds the process by its environment
+        let _ = self.wishes.send(Wish::Spawn(Spawn { fence, pid, pid_start }));
     }
 
     /// The rows that are `running` under another boot, so that their processes can be ended before [`Self::recover`].
@@ -288,7 +309,7 @@ impl Writer {
     /// Commits everything that waits now, spawns included; no full mailbox can hold it up.
     pub async fn flush(&self) {
         let (reply, answer) = oneshot::channel();
-        if self.orders.send(Order::Flush(reply)).is_ok() {
+        if self.wishes.send(Wish::Flush(reply)).is_ok() {
             // an error means that the writer has ended: nothing waits any more
             let _ = answer.await;
         }
@@ -298,7 +319,7 @@ impl Writer {
     /// [`WriteError::Closed`].
     pub async fn close(&self) {
         let (reply, answer) = oneshot::channel();
-        if self.orders.send(Order::Close(reply)).is_ok() {
+        if self.wishes.send(Wish::Close(reply)).is_ok() {
             // an error means that the writer has ended already
             let _ = answer.await;
         }
@@ -307,6 +328,7 @@ impl Writer {
 
     /// Resolves when the connection is closed: by [`Self::close`], or after the last handle was dropped.
     pub async fn ended(&self) {
-        self.wishes.closed().await;
+        // an error says that the other end is gone, which is what is waited for
+        while self.ended.clone().changed().await.is_ok() {}
     }
 }

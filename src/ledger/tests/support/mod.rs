@@ -182,21 +182,37 @@ pub(crate) fn retry_in(at: Timestamp, seconds: i64) -> Ending {
 /// A call to the writer.
 pub(crate) type Call<'a, T> = std::pin::Pin<Box<dyn Future<Output = T> + 'a>>;
 
-/// Polls all calls before any of them is answered, so that they wait for the writer together.
-pub(crate) async fn together<T>(mut calls: Vec<Call<'_, T>>) -> Vec<T> {
-    let mut answers: Vec<Option<T>> = calls.iter().map(|_| None).collect();
-    std::future::poll_fn(|cx| {
-        let mut is_done = true;
-        for (call, answer) in calls.iter_mut().zip(&mut answers) {
-            if answer.is_none() {
-                match call.as_mut().poll(cx) {
-                    std::task::Poll::Ready(value) => *answer = Some(value),
-                    std::task::Poll::Pending => is_done = false,
+impl Bed {
+    /// Makes all calls share one transaction: the writer is held up by a lock until they all wait for it.
+    pub(crate) async fn together<T>(&self, calls: Vec<Call<'_, T>>) -> Vec<T> {
+        let mut lock = self.sql().await;
+        sqlx::raw_sql("BEGIN IMMEDIATE").execute(&mut lock).await.expect("a lock");
+        let hold_up = Box::pin(async {
+            self.ledger.writer.set_mark("together", None).await.expect("marked");
+            None
+        }) as Call<'_, Option<T>>;
+        let mut all = vec![hold_up];
+        all.extend(calls.into_iter().map(|call| Box::pin(async { Some(call.await) }) as Call<'_, Option<T>>));
+        let mut release = Some(lock);
+        let mut answers: Vec<Option<Option<T>>> = all.iter().map(|_| None).collect();
+        loop {
+            std::future::poll_fn(|cx| {
+                let mut is_done = true;
+                for (call, answer) in all.iter_mut().zip(&mut answers) {
+                    if answer.is_none() {
+                        match call.as_mut().poll(cx) {
+                            std::task::Poll::Ready(value) => *answer = Some(value),
+                            std::task::Poll::Pending => is_done = false,
+                        }
+                    }
                 }
+                if is_done || release.is_some() { std::task::Poll::Ready(()) } else { std::task::Poll::Pending }
+            })
+            .await;
+            match release.take() {
+                Some(mut lock) => drop(sqlx::raw_sql("ROLLBACK").execute(&mut lock).await.expect("released")),
+                None => return answers.into_iter().flatten().flatten().collect(),
             }
         }
-        if is_done { std::task::Poll::Ready(()) } else { std::task::Poll::Pending }
-    })
-    .await;
-    answers.into_iter().flatten().collect()
+    }
 }

@@ -1,0 +1,297 @@
+//! Ends of attempts: finished, or given back uncounted. A fenced or repeated call changes nothing.
+
+use ductile_domain::job::{Fence, JobStatus};
+use ductile_domain::outcome::{AttemptStatus, Cause};
+use ductile_domain::retry::Ending;
+use ductile_domain::time::{self, Timestamp};
+use rusqlite::{OptionalExtension as _, Row, params};
+
+use super::transaction::Transaction;
+use crate::error::WriteError;
+use crate::ops::{Finish, Finished, Transition, Verdict, candidate};
+
+const FIND: &str = "SELECT rowid, status, claim_no, finished_claim_no, attempt, plugin, command, started_at,
+        started_config_snapshot_id, next_retry_at, cancel_requested_at IS NOT NULL, cancel_reason
+    FROM job_queue WHERE id = ?1";
+const LOG: &str = "INSERT INTO job_log (id, job_id, plugin, command, status, result, attempt, submitted_by, created_at,
+        started_at, completed_at, last_error, stderr, parent_job_id, source_event_id, event_context_id,
+        enqueued_config_snapshot_id, started_config_snapshot_id, payload, requested_by)
+    SELECT q.id || '-' || q.attempt, q.id, q.plugin, q.command, ?2, ?3, q.attempt, q.submitted_by, q.created_at,
+        q.started_at, ?4, ?5, ?6, q.parent_job_id, q.source_event_id, q.event_context_id,
+        q.enqueued_config_snapshot_id, q.started_config_snapshot_id, iif(?7, q.payload, NULL), q.requested_by
+    FROM job_queue q WHERE q.rowid = ?1";
+const ATTEMPT: &str = "INSERT INTO job_attempts (job_id, attempt, created_at, status, cause, exit_code, signal, error,
+        started_at, completed_at, config_snapshot_id)
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)";
+const STOPWATCH: &str = "INSERT INTO job_stopwatch (job_id, plugin, attempt, enter_wall_ns, exit_wall_ns, dur_ns,
+        runtime_pre_ns, runtime_post_ns, status, subs_json, recorded_at)
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)";
+const END: &str = "UPDATE job_queue SET status = ?2, completed_at = ?3, last_error = ?4, finished_claim_no = ?5,
+    pid = NULL, pid_start = NULL WHERE rowid = ?1";
+const QUEUE_AGAIN: &str = "UPDATE job_queue SET status = 'queued', attempt = attempt + 1, started_at = NULL,
+    next_retry_at = ?2, last_error = ?3, finished_claim_no = ?4, boot_id = NULL, pid = NULL, pid_start = NULL
+    WHERE rowid = ?1";
+const GIVE_BACK: &str = "UPDATE job_queue SET status = 'queued', started_at = NULL, next_retry_at = ?2,
+    finished_claim_no = ?3, boot_id = NULL, pid = NULL, pid_start = NULL WHERE rowid = ?1";
+
+#[cfg(test)]
+pub(super) const ALL: &[&str] = &[FIND, LOG, ATTEMPT, STOPWATCH, END, QUEUE_AGAIN, GIVE_BACK];
+
+/// The row that an end is about.
+pub(super) struct Found {
+    pub(super) row: i64,
+    status: String,
+    claim_no: i64,
+    finished_claim_no: i64,
+    attempt: i64,
+    pub(super) plugin: String,
+    pub(super) command: String,
+    started_at: Option<String>,
+    snapshot: Option<i64>,
+    due: Option<String>,
+    is_cancelled: bool,
+    cancel_reason: Option<String>,
+}
+
+impl Found {
+    fn read(row: &Row<'_>) -> Result<Self, rusqlite::Error> {
+        Ok(Self {
+            row: row.get(0)?,
+            status: row.get(1)?,
+            claim_no: row.get(2)?,
+            finished_claim_no: row.get(3)?,
+            attempt: row.get(4)?,
+            plugin: row.get(5)?,
+            command: row.get(6)?,
+            started_at: row.get(7)?,
+            snapshot: row.get(8)?,
+            due: row.get(9)?,
+            is_cancelled: row.get(10)?,
+            cancel_reason: row.get(11)?,
+        })
+    }
+
+    /// The end of a claim is noted in `finished_claim_no`, negative when it was given back.
+    fn verdict(&self, claim_no: i64, noted_as: i64) -> Verdict {
+        if self.status == "running" && self.claim_no == claim_no {
+            Verdict::Applied
+        } else if self.finished_claim_no == noted_as {
+            Verdict::AlreadyApplied
+        } else {
+            Verdict::Fenced
+        }
+    }
+
+    /// The text for a row whose cancellation was asked for.
+    fn cancellation(&self) -> Option<String> {
+        self.is_cancelled.then(|| format!("cancelled: {}", self.cancel_reason.as_deref().unwrap_or_default()))
+    }
+
+    /// The answer to a call that changes nothing.
+    fn untouched(&self, verdict: Verdict) -> Finished {
+        let due = self.due.as_deref().and_then(time::parse);
+        Finished { verdict, status: self.status.parse().ok(), due, transitions: Vec::new(), children: Vec::new() }
+    }
+}
+
+fn applied(status: JobStatus, due: Option<Timestamp>, transitions: Vec<Transition>) -> Finished {
+    Finished { verdict: Verdict::Applied, status: Some(status), due, transitions, children: Vec::new() }
+}
+
+/// The answer about a job that is gone.
+fn unknown() -> Finished {
+    Finished {
+        verdict: Verdict::Fenced,
+        status: None,
+        due: None,
+        transitions: Vec::new(),
+        children: Vec::new(),
+    }
+}
+
+impl Transaction<'_> {
+    fn find(&self, job: &str) -> Result<Option<Found>, rusqlite::Error> {
+        self.conn.prepare_cached(FIND)?.query_row([job], Found::read).optional()
+    }
+
+    /// Ends an attempt with everything that its plan holds. The inner error is this operation's own: nothing was
+    /// written for it then.
+    pub(super) fn finish(&mut self, finish: &Finish) -> Result<Result<Finished, WriteError>, rusqlite::Error> {
+        let (fence, outcome) = (finish.fence, &finish.outcome);
+        let job = fence.job.to_string();
+        let Some(found) = self.find(&job)? else { return Ok(Ok(unknown())) };
+        let verdict = found.verdict(fence.claim_no, fence.claim_no);
+        if verdict != Verdict::Applied {
+            return Ok(Ok(found.untouched(verdict)));
+        }
+        if let Err(refused) = self.remember(&finish.plan, &found, &job)? {
+            return Ok(Err(refused));
+        }
+        let children = finish.plan.children.iter().map(|child| self.enqueue(child)).collect::<Result<_, _>>()?;
+        let next = Next::of(finish, found.cancellation());
+        let attempt_status = outcome.status.as_str();
+        let ended_at = time::format(outcome.ended_at);
+        let is_last = next.status.is_terminal();
+        let (result, stderr) = (&outcome.result, &outcome.stderr);
+        self.conn.prepare_cached(LOG)?.execute(params![
+            found.row,
+            attempt_status,
+            result,
+            ended_at,
+            next.error,
+            stderr,
+            is_last
+        ])?;
+        self.conn.prepare_cached(ATTEMPT)?.execute(params![
+            job,
+            found.attempt,
+            self.at,
+            attempt_status,
+            outcome.cause.map(Cause::as_str),
+            outcome.exit_code,
+            outcome.signal,
+            next.error,
+            found.started_at,
+            ended_at,
+            found.snapshot,
+        ])?;
+        let timing = &outcome.timing;
+        if timing.enter_wall_ns > 0 {
+            let word = match outcome.status {
+                AttemptStatus::Succeeded => "ok",
+                AttemptStatus::TimedOut => "timeout",
+                AttemptStatus::Failed | AttemptStatus::Skipped => "err",
+            };
+            self.conn.prepare_cached(STOPWATCH)?.execute(params![
+                job,
+                found.plugin,
+                found.attempt,
+                timing.enter_wall_ns,
+                timing.exit_wall_ns,
+                timing.dur_ns,
+                timing.runtime_pre_ns,
+                timing.runtime_post_ns,
+                word,
+                outcome.subs,
+                self.at,
+            ])?;
+        }
+        let mut transitions = Vec::with_capacity(2);
+        let first = reason_of(finish);
+        transitions.push(self.transition(fence.job, Some("running"), attempt_status, first, found.attempt)?);
+        if attempt_status != next.status.as_str() {
+            let to = next.status.as_str();
+            transitions.push(self.transition(fence.job, Some(attempt_status), to, next.reason, found.attempt)?);
+        }
+        if is_last {
+            let end = params![found.row, next.status.as_str(), ended_at, next.error, fence.claim_no];
+            self.conn.prepare_cached(END)?.execute(end)?;
+        } else {
+            let due = next.due.map(time::format);
+            self.conn.prepare_cached(QUEUE_AGAIN)?.execute(params![found.row, due, next.error, fence.claim_no])?;
+            self.ready.push(candidate(found.row, fence.job, &found.plugin, next.due));
+        }
+        Ok(Ok(Finished { children, ..applied(next.status, next.due, transitions) }))
+    }
+
+    /// Puts a claim back uncounted, or buries the job when its cancellation was asked for.
+    pub(super) fn give_back(
+        &mut self,
+        fence: Fence,
+        reason: &str,
+        due: Option<Timestamp>,
+    ) -> Result<Finished, rusqlite::Error> {
+        let Some(found) = self.find(&fence.job.to_string())? else { return Ok(unknown()) };
+        let verdict = found.verdict(fence.claim_no, -fence.claim_no);
+        if verdict != Verdict::Applied {
+            return Ok(found.untouched(verdict));
+        }
+        if let Some(text) = found.cancellation() {
+            let end = params![found.row, "dead", self.at, text, -fence.claim_no];
+            self.conn.prepare_cached(END)?.execute(end)?;
+            let transition = self.transition(fence.job, Some("running"), "dead", Some(text), found.attempt)?;
+            return Ok(applied(JobStatus::Dead, None, vec![transition]));
+        }
+        let text = due.map(time::format);
+        self.conn.prepare_cached(GIVE_BACK)?.execute(params![found.row, text, -fence.claim_no])?;
+        let reason = format!("given back: {reason}");
+        let transition = self.transition(fence.job, Some("running"), "queued", Some(reason), found.attempt)?;
+        self.ready.push(candidate(found.row, fence.job, &found.plugin, due));
+        Ok(applied(JobStatus::Queued, due, vec![transition]))
+    }
+}
+
+/// What the row becomes.
+struct Next<'a> {
+    status: JobStatus,
+    due: Option<Timestamp>,
+    /// Why it becomes something else than its attempt.
+    reason: Option<String>,
+    error: Option<std::borrow::Cow<'a, str>>,
+}
+
+impl<'a> Next<'a> {
+    /// A cancelled job is never tried again.
+    fn of(finish: &'a Finish, cancellation: Option<String>) -> Self {
+        let error = match finish.outcome.status {
+            AttemptStatus::Succeeded => None,
+            _ => finish.outcome.error.as_deref().map(Into::into),
+        };
+        let (status, due, reason) = match (&finish.ending, cancellation) {
+            (Ending::Retry { .. }, Some(text)) => {
+                let reason = Some(text.clone());
+                return Self { status: JobStatus::Dead, due: None, reason, error: Some(text.into()) };
+            }
+            (Ending::Retry { due }, None) => {
+                (JobStatus::Queued, Some(*due), Some(format!("retrying: due {}", time::format(*due))))
+            }
+            (Ending::Dead, _) => (JobStatus::Dead, None, Some(dead_reason(finish))),
+            (Ending::Succeeded, _) => (JobStatus::Succeeded, None, None),
+            (Ending::Skipped, _) => (JobStatus::Skipped, None, None),
+            (Ending::Failed, _) => (JobStatus::Failed, None, None),
+        };
+        Self { status, due, reason, error }
+    }
+}
+
+/// Why the attempt ended; begins with the cause's word.
+fn reason_of(finish: &Finish) -> Option<String> {
+    match (finish.outcome.cause.map(Cause::as_str), &finish.outcome.error) {
+        (None, None) => None,
+        (None, Some(error)) => Some(shorten(error).to_owned()),
+        (Some(cause), None) => Some(cause.to_owned()),
+        // a text that begins with the cause's word needs it only once
+        (Some(cause), Some(error)) if error.starts_with(cause) => Some(shorten(error).to_owned()),
+        (Some(cause), Some(error)) => Some(format!("{cause}: {}", shorten(error))),
+    }
+}
+
+fn dead_reason(finish: &Finish) -> String {
+    match finish.outcome.cause {
+        Some(cause) if !cause.is_retryable() => match &finish.outcome.error {
+            Some(error) => shorten(error).to_owned(),
+            None => cause.to_string(),
+        },
+        _ => "attempts exhausted".to_owned(),
+    }
+}
+
+/// Reasons are for reading; the whole text stands in `last_error`.
+fn shorten(text: &str) -> &str {
+    const MOST: usize = 300;
+    if text.len() <= MOST {
+        return text;
+    }
+    &text[..(0..=MOST).rev().find(|&at| text.is_char_boundary(at)).unwrap_or(0)]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_reason_is_cut_between_characters() {
+        assert_eq!(shorten(&"é".repeat(200)).len(), 300);
+        assert_eq!(shorten(&format!("x{}", "é".repeat(200))).len(), 299);
+    }
+}

@@ -1,0 +1,158 @@
+//! The one connection that writes: how it is opened and closed, and how a batch becomes a transaction.
+
+use std::collections::HashSet;
+
+use ductile_domain::config::Durability;
+use ductile_domain::ids::{BootId, JobId};
+use ductile_domain::time::{self, Timestamp};
+use fail::fail_point;
+use rusqlite::{Connection, OpenFlags};
+
+use super::transaction::{Answer, Done, Transaction};
+use super::{Op, Spawn};
+use crate::error::WriteError;
+use crate::open::{Clock, OpenOptions};
+use crate::ops::{Finished, Verdict};
+
+/// The generation that the last snapshot put in force.
+pub(super) struct InForce {
+    pub(super) generation: u64,
+    pub(super) plugins: HashSet<String>,
+}
+
+/// The connection and what its writes depend on.
+pub(super) struct Store {
+    pub(super) conn: Connection,
+    pub(super) boot: BootId,
+    pub(super) in_force: Option<InForce>,
+    clock: Clock,
+    durability: Durability,
+    /// What `PRAGMA synchronous` is now: true for FULL.
+    is_synced: bool,
+}
+
+impl Store {
+    pub(super) fn open(options: &OpenOptions) -> Result<Self, rusqlite::Error> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let conn = Connection::open_with_flags(&options.path, flags)?;
+        conn.busy_timeout(options.busy_timeout)?;
+        conn.set_prepared_statement_cache_capacity(64);
+        // A large cache would cost more than it saves: SQLite walks over all of it at every commit that moved pages in
+        // a tree, and the pages that matter are the newest of each tree.
+        conn.execute_batch(
+            "PRAGMA journal_size_limit = 67108864; PRAGMA temp_store = MEMORY; PRAGMA cache_size = -2048;
+             PRAGMA wal_autocheckpoint = 8000; PRAGMA trusted_schema = OFF; PRAGMA foreign_keys = ON;
+             PRAGMA synchronous = FULL",
+        )?;
+        Ok(Self {
+            conn,
+            boot: options.boot,
+            in_force: None,
+            clock: options.clock.clone(),
+            durability: options.durability,
+            is_synced: true,
+        })
+    }
+
+    /// Marks the stop as clean and closes the connection; the last one removes `-wal` and `-shm`.
+    pub(super) fn close(self) -> Result<(), rusqlite::Error> {
+        let now = time::format(self.now());
+        self.conn.execute(
+            "INSERT INTO ledger_meta (name, value) VALUES ('clean_shutdown', '1'), ('last_stop_at', ?1)
+             ON CONFLICT (name) DO UPDATE SET value = excluded.value",
+            [now],
+        )?;
+        self.conn.close().map_err(|(_, error)| error)
+    }
+
+    pub(super) fn now(&self) -> Timestamp {
+        // stored with milliseconds, so nothing finer may leave through an answer
+        let now = self.clock.now();
+        chrono::DurationRound::duration_trunc(now, chrono::TimeDelta::milliseconds(1)).unwrap_or(now)
+    }
+
+    pub(super) fn running(&self) -> Result<Vec<JobId>, rusqlite::Error> {
+        let mut statement = self.conn.prepare("SELECT id FROM job_queue WHERE status = 'running'")?;
+        let rows = statement.query_map([], |row| row.get::<_, String>(0))?;
+        rows.filter_map(|id| id.map(|id| id.parse().ok()).transpose()).collect()
+    }
+
+    /// Answers the operations whose plan the generation in force can't carry, keeps the others.
+    pub(super) fn sort_out(&self, ops: Vec<Op>) -> Vec<Op> {
+        let Some(in_force) = &self.in_force else { return ops };
+        let mut kept = Vec::with_capacity(ops.len());
+        for op in ops {
+            let (generation, jobs) = match &op {
+                Op::Finish(finish, _) => (finish.plan.generation, finish.plan.children.as_slice()),
+                Op::Enqueue { jobs, generation, .. } => (*generation, jobs.as_slice()),
+                Op::GiveBack { .. } | Op::Cancel { .. } | Op::Claim(..) | Op::StandingClaim(..) => {
+                    kept.push(op);
+                    continue;
+                }
+            };
+            let gone = if generation == in_force.generation {
+                None
+            } else {
+                jobs.iter().map(|j| &*j.plugin).find(|p| !in_force.plugins.contains(*p)).map(str::to_owned)
+            };
+            match (gone, op) {
+                (None, op) => kept.push(op),
+                (Some(_), op @ Op::Finish(..)) => {
+                    let answer = Finished {
+                        verdict: Verdict::Replan,
+                        status: None,
+                        due: None,
+                        transitions: Vec::new(),
+                        children: Vec::new(),
+                    };
+                    Answer::Finished(Ok(answer)).give(op);
+                }
+                (Some(plugin), op) => op.refuse(WriteError::PluginGone { plugin }),
+            }
+        }
+        kept
+    }
+
+    /// Commits the operations in one transaction, or nothing.
+    pub(super) fn commit(&mut self, ops: &[Op], spawns: &[Spawn], is_awaited: bool) -> Result<Done, WriteError> {
+        self.set_synchronous(is_awaited)?;
+        fail_point!("ledger_before_begin");
+        let done = self.transaction(|conn, now| Transaction::new(conn, now).run(ops, spawns))?;
+        fail_point!("ledger_after_commit");
+        Ok(done)
+    }
+
+    /// Runs `work` between `BEGIN IMMEDIATE` and `COMMIT`; after an error nothing of it is left.
+    pub(super) fn transaction<T>(
+        &self,
+        work: impl FnOnce(&Connection, Timestamp) -> Result<T, rusqlite::Error>,
+    ) -> Result<T, WriteError> {
+        self.conn.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
+        fail_point!("ledger_after_begin");
+        let result = work(&self.conn, self.now()).and_then(|value| {
+            fail_point!("ledger_before_commit");
+            self.conn.prepare_cached("COMMIT")?.execute([])?;
+            Ok(value)
+        });
+        // a full disk ends the transaction by itself: then there is nothing to roll back
+        if result.is_err() && !self.conn.is_autocommit() {
+            self.conn.execute_batch("ROLLBACK")?;
+        }
+        result.map_err(WriteError::from)
+    }
+
+    /// `synchronous` can't change inside a transaction; only changes are sent.
+    pub(super) fn set_synchronous(&mut self, is_awaited: bool) -> Result<(), WriteError> {
+        let wanted = match self.durability {
+            Durability::Accepted => is_awaited,
+            Durability::Full => true,
+            Durability::Normal => false,
+        };
+        if wanted != self.is_synced {
+            let sql = if wanted { "PRAGMA synchronous = FULL" } else { "PRAGMA synchronous = NORMAL" };
+            self.conn.execute_batch(sql)?;
+            self.is_synced = wanted;
+        }
+        Ok(())
+    }
+}
