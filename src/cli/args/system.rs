@@ -1,0 +1,88 @@
+//! Arguments of `ductile system ...`.
+
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+
+use super::{DryRun, duration};
+
+/// `ductile system ...`
+#[derive(Debug, Subcommand)]
+pub(crate) enum System {
+    /// Run the gateway in the foreground until SIGINT or SIGTERM
+    #[command(
+        after_help = "Examples:\n  ductile system start\n  ductile system start --config ./config/config.yaml\n\nThe first signal drains running jobs, the second shortens the wait to zero, the third exits."
+    )]
+    Start,
+    /// Stop the running gateway and wait until it is gone
+    #[command(after_help = "Example:\n  ductile system stop --timeout 2m")]
+    Stop(SystemStop),
+    /// Health, process, database and counts; works on the database file when no gateway runs
+    #[command(after_help = "Examples:\n  ductile system status\n  ductile system status --json | jq .status")]
+    Status,
+    /// The supervision tree: every actor, its state and its restarts
+    #[command(
+        after_help = "Examples:\n  ductile system tree\n  ductile system tree --watch       live; q quits\n  ductile system tree --json | jq '.root.children[].path'"
+    )]
+    Tree(SystemTree),
+    /// Take no more jobs from the queue; running ones go on
+    #[command(after_help = "Example:\n  ductile system pause && ductile job list")]
+    Pause(DryRun),
+    /// Take jobs from the queue again
+    #[command(after_help = "Example:\n  ductile system resume")]
+    Resume(DryRun),
+    /// Restart one actor; its supervisor starts it again
+    #[command(
+        after_help = "Example:\n  ductile system restart root/policy_sup/router\n\nPaths are those of `ductile system tree --json`."
+    )]
+    Restart(SystemRestart),
+    /// Start a gateway in a fresh directory, run jobs, break things, and show that nothing was lost
+    #[command(
+        after_help = "Examples:\n  ductile system demo\n  ductile system demo --keep     leave the gateway running"
+    )]
+    Demo(SystemDemo),
+    /// Bring the database to the schema of this version, after a backup beside it
+    #[command(after_help = "Example:\n  ductile system migrate --dry-run")]
+    Migrate(DryRun),
+}
+
+/// `ductile system stop`
+#[derive(Debug, Args)]
+pub(crate) struct SystemStop {
+    /// How long to wait, such as 30s or 2m
+    #[arg(long, value_name = "DURATION", default_value = "90s", value_parser = duration)]
+    pub timeout: Duration,
+    /// Say what would be done, and change nothing
+    #[command(flatten)]
+    pub dry: DryRun,
+}
+
+/// `ductile system tree`
+#[derive(Debug, Args)]
+pub(crate) struct SystemTree {
+    /// Stay and show every change; q or Ctrl-C quits
+    #[arg(long, short)]
+    pub watch: bool,
+    /// Plain text, also with --watch on a terminal: a new tree at each change
+    #[arg(long, conflicts_with_all = ["json", "output"])]
+    pub text: bool,
+}
+
+/// `ductile system restart`
+#[derive(Debug, Args)]
+pub(crate) struct SystemRestart {
+    /// Path of the actor, such as root/policy_sup/router
+    #[arg(value_name = "ACTOR")]
+    pub path: String,
+    /// Say what would be done, and change nothing
+    #[command(flatten)]
+    pub dry: DryRun,
+}
+
+/// `ductile system demo`
+#[derive(Debug, Args)]
+pub(crate) struct SystemDemo {
+    /// Leave the gateway running and its directory in place
+    #[arg(long)]
+    pub keep: bool,
+}
