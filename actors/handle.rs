@@ -81,8 +81,9 @@ impl Gateway for Handle {
             parent: None,
             source_event: None,
             target_key: String::new(),
-            context: None,
+            context: submission.context,
             snapshot: generation.snapshot,
+            replay_of: submission.replay_of,
         };
         // An answer that is lost after the commit is not repeated here: only the caller knows whether it may be.
         let enqueued =

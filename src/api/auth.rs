@@ -161,6 +161,8 @@ fn scopes_for(need: &Need<'_>) -> Vec<String> {
             return scopes;
         }
         Need::Plugin { plugin } => return vec![format!("{plugin}:ro"), "plugin:ro".to_owned(), "*".to_owned()],
+        Need::Facts { plugin } => return vec![format!("{plugin}:ro"), "plugin:ro".to_owned(), "*".to_owned()],
+        Need::JobTree => &["jobs:tree:ro", "jobs:ro", "*"],
         Need::Catalog => &["plugin:catalog:ro", "plugin:ro", "*"],
         Need::Jobs => &["jobs:status:ro", "jobs:ro", "*"],
         Need::JobLogs => &["jobs:logs:ro", "jobs:ro", "*"],

@@ -11,8 +11,9 @@ use axum::body::Body;
 use axum::http::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{Response, StatusCode};
 use axum::response::IntoResponse;
+use ductile_domain::problem::Problem;
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::gateway::Refusal;
 
@@ -49,6 +50,7 @@ codes! {
     BodyTimeout REQUEST_TIMEOUT "body_timeout" "The body did not arrive in time.";
     AlreadyTerminal CONFLICT "already_terminal" "The job had ended before; nothing was changed.";
     BodyTooLarge PAYLOAD_TOO_LARGE "body_too_large" "The body is larger than `api.max_body_size`.";
+    InvalidConfig UNPROCESSABLE_ENTITY "invalid_config" "The configuration on disk has errors; the one in force stays.";
     Internal INTERNAL_SERVER_ERROR "internal" "A fault of the gateway; its log has the details.";
     Unavailable SERVICE_UNAVAILABLE "unavailable" "The gateway cannot take this now; try again after `Retry-After`.";
     TooManyClients SERVICE_UNAVAILABLE "too_many_clients" "All places for live events are taken.";
@@ -120,6 +122,18 @@ impl ApiError {
         self
     }
 
+    /// API-33: every problem at once, with its place.
+    fn invalid_config(problems: &[Problem]) -> Self {
+        let errors = problems.iter().filter(|p| p.is_error()).count();
+        let (noun, verb) = if errors == 1 { ("error", "it") } else { ("errors", "them") };
+        Self::new(
+            Code::InvalidConfig,
+            format!("the configuration has {errors} {noun}; nothing was changed"),
+            format!("correct {verb} and reload again; `ductile config check` lists the same problems"),
+        )
+        .context(json!({ "problems": problems }))
+    }
+
     /// A fault of ours: the caller learns that there was one, the log learns which.
     pub(crate) fn internal(what: impl Into<String>) -> Self {
         let mut error = Self::new(
@@ -144,6 +158,13 @@ impl From<Refusal> for ApiError {
                 format!("no actor has the path {path:?}"),
                 "GET /system/tree lists all paths",
             ),
+            Refusal::PluginGone(plugin) => Self::new(
+                Code::PluginNotRunnable,
+                format!("plugin {plugin:?} was removed or disabled by a reload"),
+                "GET /plugins lists what can be run now",
+            )
+            .context(json!({ "plugin": plugin })),
+            Refusal::InvalidConfig(problems) => Self::invalid_config(&problems),
             Refusal::Internal(what) => Self::internal(what),
         }
     }

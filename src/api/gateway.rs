@@ -6,8 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ductile_domain::generation::Generation;
-use ductile_domain::ids::{BootId, JobId};
+use ductile_domain::ids::{BootId, ContextId, JobId};
 use ductile_domain::job::JobStatus;
+use ductile_domain::problem::Problem;
 use ductile_domain::tree::TreeNode;
 use ductile_ledger::Readers;
 use serde::Serialize;
@@ -33,6 +34,10 @@ pub struct Submission {
     pub dedupe_key: Option<String>,
     /// Also answer with a job of the same key that is queued or running.
     pub dedupe_in_flight: bool,
+    /// Accumulated baggage, for a replay of a job that had some.
+    pub context: Option<ContextId>,
+    /// The ended job that this one repeats.
+    pub replay_of: Option<JobId>,
 }
 
 /// What became of a submission.
@@ -69,8 +74,44 @@ pub enum Refusal {
     },
     /// No actor has that path.
     UnknownActor(String),
+    /// A reload has put a generation in force that lacks the plugin.
+    PluginGone(String),
+    /// The configuration on disk can't be put in force: every problem. Nothing was changed.
+    InvalidConfig(Vec<Problem>),
     /// Something that should not happen; the text goes to the log, not to the caller.
     Internal(String),
+}
+
+/// A generation that a reload has put in force, and what is different in it. Paths are dotted, such as `plugins.echo` or
+/// `service.max_workers`; of a plugin only the name is given.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Reloaded {
+    /// RFC 3339.
+    pub reloaded_at: String,
+    /// Number of the generation.
+    pub generation: u64,
+    /// Its row of `config_snapshots`.
+    pub config_snapshot_id: i64,
+    /// What the former one did not have.
+    pub added: Vec<String>,
+    /// What is otherwise now, plugins whose files have changed included.
+    pub changed: Vec<String>,
+    /// What only the former one had.
+    pub removed: Vec<String>,
+    /// What has changed on disk and takes effect with the next start only.
+    pub restart_required: Vec<String>,
+    /// What is worth knowing about it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<Problem>,
+}
+
+/// A generation that is still held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct GenerationUse {
+    /// Its number.
+    pub no: u64,
+    /// Attempts that run under it.
+    pub attempts: usize,
 }
 
 /// A short account of the gateway's state.
@@ -113,12 +154,17 @@ pub trait Gateway: Send + Sync + 'static {
     fn restart_actor(&self, path: &str) -> impl Future<Output = Result<(), Refusal>> + Send;
     /// The actor's own view of its state, `None` when it does not answer in 500 ms.
     fn inspect_actor(&self, path: &str) -> impl Future<Output = Result<Option<Value>, Refusal>> + Send;
+    /// Reads the configuration again and puts it in force, or changes nothing. One at a time: a second one waits, and then
+    /// reads again.
+    fn reload(&self, requested_by: String) -> impl Future<Output = Result<Reloaded, Refusal>> + Send;
     /// Begins a graceful stop of the whole gateway.
     fn stop(&self, requested_by: String);
     /// The supervision tree now.
     fn tree(&self) -> TreeNode;
     /// The configuration in force.
     fn generation(&self) -> Arc<Generation>;
+    /// The generations that somebody still holds, the one in force last.
+    fn generations(&self) -> Vec<GenerationUse>;
     /// State for health checks, from memory and one short read.
     fn health(&self) -> impl Future<Output = Health> + Send;
     /// The live events.

@@ -136,6 +136,8 @@ pub struct NewJob {
     pub context: Option<ContextId>,
     /// Configuration snapshot in force.
     pub snapshot: Option<i64>,
+    /// The ended job whose input this one repeats; named in the reason of its first transition.
+    pub replay_of: Option<JobId>,
 }
 
 /// A job that this boot has just taken for one attempt.

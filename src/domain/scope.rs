@@ -24,8 +24,15 @@ pub enum Need<'a> {
         /// Plugin or alias.
         plugin: &'a str,
     },
+    /// Read the facts that one plugin left.
+    Facts {
+        /// Plugin or alias.
+        plugin: &'a str,
+    },
     /// See jobs and their states.
     Jobs,
+    /// See a job together with all that followed from it.
+    JobTree,
     /// Search the log of ended attempts.
     JobLogs,
     /// Cancel or replay jobs.
@@ -52,7 +59,8 @@ impl fmt::Display for UnknownScope {
     }
 }
 
-const WORDS: &[&str] = &[
+/// Every word that is no plugin's, canonical forms only.
+pub const WORDS: &[&str] = &[
     "*",
     "plugin:ro",
     "plugin:rw",
@@ -102,6 +110,12 @@ impl Grants {
         self.words.iter().map(String::as_str)
     }
 
+    /// True when the token may not run the command, whatever else it may do.
+    #[must_use]
+    pub fn denies(&self, plugin: &str, command: &str) -> bool {
+        !self.words.contains("*") && self.words.contains(&format!("{plugin}:deny:{command}"))
+    }
+
     fn has_any(&self, words: &[&str]) -> bool {
         words.iter().any(|w| self.words.contains(*w))
     }
@@ -114,7 +128,7 @@ impl Grants {
         }
         match need {
             Need::Invoke { plugin, command, kind } => {
-                if self.words.contains(&format!("{plugin}:deny:{command}")) {
+                if self.denies(plugin, command) {
                     return false;
                 }
                 let reads = *kind == CommandType::Read;
@@ -133,6 +147,12 @@ impl Grants {
                 self.has_any(&["plugin:ro", "plugin:rw", "plugin:catalog:ro"])
                     || self.words.iter().any(|w| is_plugin_scope(w) && w.split(':').next() == Some(*plugin))
             }
+            // What a plugin observed is more than what it declares: the catalog's scope is not enough.
+            Need::Facts { plugin } => {
+                self.has_any(&["plugin:ro", "plugin:rw"])
+                    || ["ro", "rw"].iter().any(|verb| self.words.contains(&format!("{plugin}:{verb}")))
+            }
+            Need::JobTree => self.has_any(&["jobs:ro", "jobs:rw", "jobs:tree:ro"]),
             Need::JobLogs => self.has_any(&["jobs:ro", "jobs:rw", "jobs:logs:ro"]),
             Need::Jobs => self.has_any(&["jobs:ro", "jobs:rw", "jobs:status:ro"]),
             Need::JobsWrite => self.has_any(&["jobs:rw"]),
@@ -206,6 +226,25 @@ mod tests {
         assert!(grants(&["jobs:logs:ro"]).allow(&Need::JobLogs));
         assert!(!grants(&["events:meta:ro"]).sees_event_payloads());
         assert!(grants(&["events:ro"]).sees_event_payloads());
+    }
+
+    #[test]
+    fn facts_need_more_than_the_catalog_and_a_denial_is_one_of_its_own() {
+        let facts = Need::Facts { plugin: "echo" };
+        for (word, allowed) in [
+            ("plugin:ro", true),
+            ("echo:rw", true),
+            ("echo:ro", true),
+            ("plugin:catalog:ro", false),
+            ("echo:allow:poll", false),
+            ("other:ro", false),
+            ("jobs:ro", false),
+        ] {
+            assert_eq!(grants(&[word]).allow(&facts), allowed, "{word}");
+        }
+        assert!(grants(&["jobs:tree:ro"]).allow(&Need::JobTree) && !grants(&["jobs:tree:ro"]).allow(&Need::Jobs));
+        assert!(grants(&["jobs:rw", "echo:deny:handle"]).denies("echo", "handle"));
+        assert!(!grants(&["*", "echo:deny:handle"]).denies("echo", "handle"));
     }
 
     #[test]

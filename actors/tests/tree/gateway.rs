@@ -260,6 +260,8 @@ pub(crate) async fn submit(
         requested_by: "a test".to_owned(),
         dedupe_key: dedupe_key.map(str::to_owned),
         dedupe_in_flight: false,
+        context: None,
+        replay_of: None,
     };
     match handle.submit(submission).await? {
         Submitted::Accepted(job) | Submitted::Duplicate(job, _) => Ok(job),

@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use crate::call::{Answer, Call, json_answer};
-use crate::gateway::{Gateway, Health};
+use crate::gateway::{Gateway, GenerationUse, Health, Reloaded};
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
@@ -66,6 +66,7 @@ struct Status<'a> {
     boot_id: BootId,
     generation: u64,
     config_snapshot_id: Option<i64>,
+    generations: Vec<GenerationUse>,
     config_hash: &'a str,
     config_path: &'a str,
     binary_path: &'a str,
@@ -94,6 +95,7 @@ pub(super) async fn status<G: Gateway>(call: Call<G>) -> Answer {
             boot_id: call.app.gateway.boot_id(),
             generation: generation.no,
             config_snapshot_id: generation.snapshot,
+            generations: call.app.gateway.generations(),
             config_hash: &config.source.hash,
             config_path: &config.source.path.to_string_lossy(),
             binary_path: &call.app.binary_path,
@@ -118,6 +120,21 @@ pub(super) async fn pause<G: Gateway>(call: Call<G>) -> Answer {
 pub(super) async fn resume<G: Gateway>(call: Call<G>) -> Answer {
     call.app.gateway.set_dispatch(true, call.caller.name()).await?;
     json_answer(StatusCode::OK, &json!({ "status": "ok", "paused": false }))
+}
+
+#[derive(Serialize)]
+struct ReloadAnswer {
+    status: &'static str,
+    message: &'static str,
+    #[serde(flatten)]
+    reloaded: Reloaded,
+}
+
+/// API-33: answers when the new configuration is in force for whatever begins from now on.
+pub(super) async fn reload<G: Gateway>(call: Call<G>) -> Answer {
+    let reloaded = call.app.gateway.reload(call.caller.name()).await?;
+    let message = "Configuration reloaded successfully.";
+    json_answer(StatusCode::OK, &ReloadAnswer { status: "ok", message, reloaded })
 }
 
 pub(super) async fn stop<G: Gateway>(call: Call<G>) -> Answer {

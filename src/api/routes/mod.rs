@@ -85,6 +85,7 @@ table! {
     GET "/system/status" Admin gateway::status, "The gateway's state in full.";
     POST "/system/pause" Admin gateway::pause, "Stop taking jobs from the queue.";
     POST "/system/resume" Admin gateway::resume, "Take jobs from the queue again.";
+    POST "/system/reload" Admin gateway::reload, "Read the configuration again and put it in force.";
     POST "/system/stop" Admin gateway::stop, "Stop the gateway gracefully.";
     GET "/system/tree" Admin actors::tree, "The supervision tree.";
     GET "/system/actors/{path}" Admin actors::show, "One actor and its own view of its state.";

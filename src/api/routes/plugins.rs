@@ -113,6 +113,8 @@ pub(super) async fn invoke<G: Gateway>(mut call: Call<G>) -> Answer {
         requested_by: call.caller.name(),
         dedupe_in_flight: dedupe_key.is_some(),
         dedupe_key,
+        context: None,
+        replay_of: None,
     };
     let submitted = call.app.gateway.submit(submission).await?;
     match wait {

@@ -179,6 +179,7 @@ fn job() -> NewJob {
         target_key: String::new(),
         context: None,
         snapshot: None,
+        replay_of: None,
     }
 }
 

@@ -45,7 +45,10 @@ impl Transaction<'_> {
             job.context.map(|id| id.to_string()),
             job.snapshot,
         ])?;
-        let reason = format!("enqueued by {}", job.submitted_by);
+        let mut reason = format!("enqueued by {}", job.submitted_by);
+        if let Some(ended) = job.replay_of {
+            reason.push_str(&format!(": replay of {ended}"));
+        }
         let transition = self.transition(job.id, None, "queued", Some(reason), 1)?;
         self.ready.push(candidate(row, job.id, &job.plugin, None));
         Ok(Enqueued::Accepted { job: job.id, row, transition: transition.id })

@@ -9,7 +9,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::http::{HeaderMap, Request, StatusCode};
 use ductile_api::events::EventRing;
-use ductile_api::gateway::{Cancelled, Gateway, Health, Refusal, Submission, Submitted};
+use ductile_api::gateway::{Cancelled, Gateway, GenerationUse, Health, Refusal, Reloaded, Submission, Submitted};
 use ductile_api::{Patience, router_with};
 use ductile_domain::catalog::{Catalog, Discovered};
 use ductile_domain::config::{Api, Config, Durability, PluginEntry, Service, Source, State, Token};
@@ -51,6 +51,8 @@ pub(crate) struct Fake {
     /// Every other thing that was asked for, as text.
     pub(crate) asked: Mutex<Vec<String>>,
     pub(crate) health: Mutex<&'static str>,
+    /// What reloads are answered with.
+    pub(crate) reloaded: Mutex<Result<Reloaded, Refusal>>,
     /// Waits end when it turns true.
     pub(crate) ended: watch::Sender<bool>,
     pub(crate) panics: bool,
@@ -72,6 +74,7 @@ impl Fake {
             submissions: Mutex::default(),
             asked: Mutex::default(),
             health: Mutex::new("ok"),
+            reloaded: Mutex::new(Ok(reloaded())),
             ended: watch::Sender::new(false),
             panics: false,
         }
@@ -123,6 +126,15 @@ impl Gateway for Fake {
         Ok(path.ends_with("queue").then(|| Value::from("its state")))
     }
 
+    async fn reload(&self, requested_by: String) -> Result<Reloaded, Refusal> {
+        self.note(format!("reload {requested_by}"));
+        self.reloaded.lock().expect("not poisoned").clone()
+    }
+
+    fn generations(&self) -> Vec<GenerationUse> {
+        vec![GenerationUse { no: 3, attempts: 2 }, GenerationUse { no: 4, attempts: 0 }]
+    }
+
     fn stop(&self, requested_by: String) {
         self.note(format!("stop {requested_by}"));
     }
@@ -160,6 +172,20 @@ impl Gateway for Fake {
 
     fn boot_id(&self) -> BootId {
         self.ring.boot()
+    }
+}
+
+fn reloaded() -> Reloaded {
+    let one = |path: &str| vec![path.to_owned()];
+    Reloaded {
+        reloaded_at: "2026-01-01T00:00:00.000Z".to_owned(),
+        generation: 5,
+        config_snapshot_id: 10,
+        added: one("plugins.new"),
+        changed: one("service.max_workers"),
+        removed: one("plugins.old"),
+        restart_required: one("state.path"),
+        warnings: Vec::new(),
     }
 }
 
@@ -216,7 +242,7 @@ fn entry(uses: Option<&str>) -> PluginEntry {
 }
 
 fn discovered(name: &str) -> Discovered {
-    let command = |name: &str, kind| Command { name: name.to_owned(), kind, description: None, input_schema: None };
+    let command = Command::new;
     let manifest = Manifest {
         name: name.to_owned(),
         version: "0.1.0".to_owned(),
@@ -225,6 +251,7 @@ fn discovered(name: &str) -> Discovered {
         description: Some("A demonstration plugin".to_owned()),
         commands: vec![command("poll", CommandType::Read), command("handle", CommandType::Write)],
         required_config: Vec::new(),
+        optional_config: Vec::new(),
         concurrency_safe: true,
         max_subs: 16,
         fact_outputs: Vec::new(),

@@ -33,6 +33,7 @@ impl Fake {
             target_key: String::new(),
             context: None,
             snapshot: None,
+            replay_of: None,
         };
         let enqueued = self.ledger.writer.enqueue(vec![new], self.generation.no).await.expect("enqueued");
         match enqueued.as_slice() {

@@ -5,8 +5,9 @@ use axum::http::StatusCode;
 use serde_json::json;
 
 use crate::harness::{Door, job, request};
-use ductile_api::gateway::Cancelled;
+use ductile_api::gateway::{Cancelled, Refusal};
 use ductile_domain::job::JobStatus;
+use ductile_domain::problem::Problem;
 
 /// API-02 (as far as what it names is served), API-24, API-25: the fields, without a token.
 #[tokio::test]
@@ -68,6 +69,37 @@ async fn operators_steer_the_gateway_under_their_name() {
     assert_eq!((&status["generation"], &status["config_snapshot_id"]), (&json!(4), &json!(9)));
     assert_eq!(status["reasons"], json!(["a reason for operators"]));
     assert_eq!(status["boot_id"], door.fake.ring.boot().to_string());
+}
+
+/// API-33: what a reload did, or every problem that refused it.
+#[tokio::test]
+async fn a_reload_says_what_is_different_or_everything_that_is_wrong() {
+    let door = Door::new().await;
+    let answer = door.post("/system/reload", "").await;
+    assert_eq!(
+        (answer.status, answer.json()),
+        (
+            StatusCode::OK,
+            json!({"status": "ok", "message": "Configuration reloaded successfully.", "generation": 5,
+                "reloaded_at": "2026-01-01T00:00:00.000Z", "config_snapshot_id": 10, "added": ["plugins.new"],
+                "changed": ["service.max_workers"], "removed": ["plugins.old"], "restart_required": ["state.path"]})
+        )
+    );
+    assert_eq!(door.fake.asked(), ["reload *"]);
+    let first = Problem::error("service", "must be at least 1").in_file("/c/config.yaml").at(3, 5);
+    let problems = vec![first.at_path("service.max_workers").hint("remove the key"), Problem::warning("unused", "x")];
+    *door.fake.reloaded.lock().expect("not poisoned") = Err(Refusal::InvalidConfig(problems));
+    let body = door.post("/system/reload", "").await.refused(422, "invalid_config");
+    assert_eq!(
+        body["context"]["problems"],
+        json!([
+            {"severity": "error", "category": "service", "message": "must be at least 1", "file": "/c/config.yaml",
+                "line": 3, "column": 5, "field": "service.max_workers", "hint": "remove the key"},
+            {"severity": "warning", "category": "unused", "message": "x"},
+        ])
+    );
+    let status = door.get("/system/status").await.json();
+    assert_eq!(status["generations"], json!([{"no": 3, "attempts": 2}, {"no": 4, "attempts": 0}]));
 }
 
 #[tokio::test]

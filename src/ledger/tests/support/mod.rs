@@ -143,6 +143,7 @@ pub(crate) fn new_job(plugin: &str) -> NewJob {
         target_key: String::new(),
         context: None,
         snapshot: None,
+        replay_of: None,
     }
 }
 
