@@ -11,7 +11,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub(crate) use config::{Config, ConfigCheck, ConfigShow};
-pub(crate) use job::{FlatLogs, Job, JobCancel, JobInspect, JobList, JobLogs, JobWait, LogFilter};
+pub(crate) use job::{FlatLogs, Job, JobCancel, JobInspect, JobList, JobLogs, JobReplay, JobTree, JobWait, LogFilter};
 pub(crate) use plugin::{Plugin, PluginRun, PluginShow};
 pub(crate) use system::{System, SystemDemo, SystemRestart, SystemStop, SystemTree};
 
@@ -104,7 +104,7 @@ pub(crate) enum Command {
     /// The gateway itself: start, stop, status, tree, pause, resume, demo
     #[command(subcommand, arg_required_else_help = true, disable_help_subcommand = true)]
     System(System),
-    /// Jobs: list, inspect, logs, cancel, wait
+    /// Jobs: list, inspect, tree, logs, replay, cancel, wait
     #[command(subcommand, arg_required_else_help = true, disable_help_subcommand = true)]
     Job(Job),
     /// Plugins: list, show, run

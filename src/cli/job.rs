@@ -1,5 +1,8 @@
 //! `ductile job ...`: what is owed, what was done, and how it went.
 
+mod replay;
+mod tree;
+
 use std::time::{Duration, Instant};
 
 use ductile_domain::ids::JobId;
@@ -30,6 +33,8 @@ pub(crate) async fn run(action: Job, global: &Global, report: &mut Report) -> Re
         Job::Inspect(args) => inspect(&args, global, report).await,
         Job::Logs(args) => logs(&args, global, report).await,
         Job::Cancel(args) => cancel(&args, global, report).await,
+        Job::Replay(args) => replay::run(&args, global, report).await,
+        Job::Tree(args) => tree::run(&args, global, report).await,
         Job::Wait(args) => wait_for(&args, global, report).await,
     }
 }

@@ -17,6 +17,9 @@ use crate::report::Report;
 /// How long a read waits for a lock that another process holds.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// A tree is not followed beyond so many jobs.
+const MOST_DESCENDANTS: usize = 1000;
+
 /// An open database.
 #[derive(Debug)]
 pub(crate) struct Offline {
@@ -85,6 +88,25 @@ impl Offline {
                 "unknown job {id}\n  one that ended long ago is in `ductile job logs --job {id}` only"
             ))),
         }
+    }
+
+    /// The job and its descendants, root first, level by level; at most [`MOST_DESCENDANTS`].
+    ///
+    /// # Errors
+    /// There is no job with that id, or the file can't be read.
+    pub(crate) async fn tree(&self, id: JobId) -> Result<Value, Error> {
+        let mut jobs = vec![self.job(id).await?];
+        let mut at = 0;
+        while let Some(parent) = jobs.get(at).filter(|_| jobs.len() < MOST_DESCENDANTS) {
+            let parent = parent["job_id"].as_str().and_then(|id| id.parse().ok());
+            let filter = JobFilter { parent, limit: 200, ..JobFilter::default() };
+            if parent.is_some() {
+                let children = self.readers.jobs(&filter).await.map_err(Error::ledger)?.rows;
+                jobs.extend(children.into_iter().rev().map(job).collect::<Result<Vec<_>, _>>()?);
+            }
+            at += 1;
+        }
+        Ok(Value::from(jobs))
     }
 
     /// `{logs, total}`, newest first.

@@ -133,7 +133,10 @@ fn default_command(plugin: &Value) -> Result<String, Error> {
 }
 
 /// The payload of `--payload`: JSON itself, `@FILE`, or `-` for stdin.
-fn read_payload(argument: &str) -> Result<Map<String, Value>, Error> {
+///
+/// # Errors
+/// It can't be read, or is no JSON object.
+pub(crate) fn read_payload(argument: &str) -> Result<Map<String, Value>, Error> {
     let text = if argument == "-" {
         let mut text = String::new();
         std::io::stdin().read_to_string(&mut text).map_err(Error::io("read the payload from stdin"))?;

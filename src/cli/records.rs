@@ -61,6 +61,17 @@ impl Records {
         }
     }
 
+    /// The job and its descendants, root first.
+    ///
+    /// # Errors
+    /// There is none with that id, or neither gateway nor file could be read.
+    pub(crate) async fn tree(&mut self, id: JobId, report: &Report) -> Result<Value, Error> {
+        match self.live(&format!("/job/{id}/tree"), report).await? {
+            Some(jobs) => Ok(jobs),
+            None => self.file()?.tree(id).await,
+        }
+    }
+
     /// `{logs, total}`, newest first.
     ///
     /// # Errors

@@ -27,6 +27,14 @@ pub(crate) enum Job {
         after_help = "Example:\n  ductile job cancel 01890f3e-7c5a-7000-8000-000000000000 --reason 'wrong payload'"
     )]
     Cancel(JobCancel),
+    /// Run a job again: a new job with the recorded payload, or with another
+    #[command(
+        after_help = "Examples:\n  ductile job replay 01890f3e-7c5a-7000-8000-000000000000\n  ductile job replay 01890f3e-7c5a-7000-8000-000000000000 --payload '{\"message\":\"hi\"}' --wait\n\nThe old job stays as it is; the new one has its own id and its own idempotency key."
+    )]
+    Replay(JobReplay),
+    /// A job and everything that followed from it
+    #[command(after_help = "Example:\n  ductile job tree 01890f3e-7c5a-7000-8000-000000000000")]
+    Tree(JobTree),
     /// Wait until a job has ended; exit 1 unless it succeeded
     #[command(after_help = "Example:\n  ductile job wait 01890f3e-7c5a-7000-8000-000000000000 --timeout 5m")]
     Wait(JobWait),
@@ -123,6 +131,34 @@ pub(crate) struct JobCancel {
     /// Say what would be done, and change nothing
     #[command(flatten)]
     pub dry: DryRun,
+}
+
+/// `ductile job replay`
+#[derive(Debug, Args)]
+pub(crate) struct JobReplay {
+    /// Id of the job to run again
+    #[arg(value_name = "JOB")]
+    pub job: String,
+    /// Another payload object than the recorded one: JSON, @FILE, or - for stdin
+    #[arg(long, short, value_name = "JSON|@FILE|-")]
+    pub payload: Option<String>,
+    /// Wait for its end; exit 1 unless it succeeded
+    #[arg(long)]
+    pub wait: bool,
+    /// How long to wait, such as 30s or 2m; without it as long as it takes
+    #[arg(long, value_name = "DURATION", value_parser = duration, requires = "wait")]
+    pub timeout: Option<Duration>,
+    /// Say what would be done, and change nothing
+    #[command(flatten)]
+    pub dry: DryRun,
+}
+
+/// `ductile job tree`
+#[derive(Debug, Args)]
+pub(crate) struct JobTree {
+    /// Id of the job at the root
+    #[arg(value_name = "JOB")]
+    pub job: String,
 }
 
 /// `ductile job wait`

@@ -35,6 +35,8 @@ fn documented_lines_are_understood() {
         "job logs --plugin p --command c --status failed --submitted-by cli --from a --to b --query q --limit 200 --include-result --json",
         "job cancel x --reason no",
         "job wait x --timeout 2",
+        "job replay x --payload {} --wait --timeout 2 --dry-run",
+        "job tree x --json",
         "plugin list --api-url http://127.0.0.1:8080 --api-key k --json",
         "plugin run echo",
         "plugin run echo health",

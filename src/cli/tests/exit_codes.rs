@@ -45,6 +45,8 @@ fn command_lines_end_with_their_documented_codes() {
         (&good, "system pause", 69),
         (&good, "system stop", 69),
         (&good, "job list", 69),
+        (&good, "job replay no-id", 2),
+        (&good, "job replay 01890f3e-7c5a-7000-8000-000000000001 --payload []", 2),
         (&bad, "config check", 78),
         (&bad, "config check --json", 78),
         (&bad, "system start", 78),
@@ -91,6 +93,7 @@ fn jobs_are_read_from_the_file_when_no_gateway_runs() {
             dedupe_window: Duration::ZERO,
             dedupe_in_flight: false,
             parent: None,
+            replay_of: None,
             source_event: None,
             target_key: String::new(),
             context: None,
@@ -109,11 +112,14 @@ fn jobs_are_read_from_the_file_when_no_gateway_runs() {
         "status --json".into(),
         format!("job inspect {id}"),
         format!("inspect {id} --json"),
+        format!("job tree {id}"),
+        format!("job tree {id} --json"),
     ] {
         assert_eq!(run(dir.path(), &line), 0, "{line}");
     }
     assert_eq!(run(dir.path(), "job inspect 01890f3e-7c5a-7000-8000-00000000ffff"), 1);
     assert_eq!(run(dir.path(), "job list --status nonsense"), 2);
     assert_eq!(run(dir.path(), &format!("job cancel {id}")), 69, "changing something needs a gateway");
+    assert_eq!(run(dir.path(), &format!("job replay {id}")), 69, "so does a replay");
     assert_eq!(std::fs::read(&path).expect("the database"), before);
 }
