@@ -116,7 +116,7 @@ pub async fn boot(options: BootOptions) -> Result<Running, BootError> {
     let lock = Lock::acquire(&config.state.path.with_file_name("ductile.lock")).map_err(BootError::Lock)?;
     let boot = BootId::from(uuid::Uuid::new_v4());
 
-    let discovery = ductile_plugin::discover::discover(&config.plugin_roots);
+    let discovery = ductile_plugin::discover::discover_for(&config);
     let (catalog, found) = Catalog::build(&config, &discovery.plugins);
     let problems: Vec<Problem> = warnings.into_iter().chain(discovery.problems).chain(found).collect();
     report(&problems, &config)?;

@@ -33,7 +33,7 @@ fn check(args: &ConfigCheck, loaded: Result<Loaded, Vec<Problem>>, report: &mut 
         Err(problems) => problems,
         Ok(loaded) => {
             strict |= loaded.config.service.strict_mode;
-            let discovery = ductile_plugin::discover::discover(&loaded.config.plugin_roots);
+            let discovery = ductile_plugin::discover::discover_for(&loaded.config);
             let (_, found) = Catalog::build(&loaded.config, &discovery.plugins);
             loaded.warnings.into_iter().chain(discovery.problems).chain(found).collect()
         }

@@ -51,6 +51,8 @@ pub struct Service {
     pub drain_timeout: Duration,
     /// Every warning is an error.
     pub strict_mode: bool,
+    /// False: configuration files and plugins that are reached by a symbolic link are refused.
+    pub allow_symlinks: bool,
     /// Environment variables that every plugin gets beside the allow-list.
     pub plugin_env_passthrough: Vec<String>,
 }

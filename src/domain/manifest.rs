@@ -27,9 +27,56 @@ pub struct Command {
     /// For people and agents.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub description: Option<String>,
+    /// The author's word that running it again with the same input changes nothing more.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub idempotent: Option<bool>,
+    /// The author's word that it may be tried again after it failed midway.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub retry_safe: Option<bool>,
     /// JSON Schema of the payload; the compact form is already expanded.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub input_schema: Option<Value>,
+    /// JSON Schema of the response; the compact form is already expanded.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub output_schema: Option<Value>,
+    /// Names of payload values that it reads and emits. A declaration for people and agents: nothing is checked by it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub values: Option<Values>,
+}
+
+impl Command {
+    /// A command of that name and nothing declared beside its type.
+    #[must_use]
+    pub fn new(name: impl Into<String>, kind: CommandType) -> Self {
+        Self {
+            name: name.into(),
+            kind,
+            description: None,
+            idempotent: None,
+            retry_safe: None,
+            input_schema: None,
+            output_schema: None,
+            values: None,
+        }
+    }
+}
+
+/// `values:` of a command; names are `payload.<key>`, `payload.<key>.<subkey>` or `payload.*`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Values {
+    /// What it reads.
+    pub consume: Vec<String>,
+    /// What it emits.
+    pub emit: Vec<Emits>,
+}
+
+/// What one type of event carries.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Emits {
+    /// Type of the event.
+    pub event: String,
+    /// Names of its payload's values.
+    pub values: Vec<String>,
 }
 
 /// Which snapshots become facts.
@@ -58,6 +105,8 @@ pub struct Manifest {
     pub commands: Vec<Command>,
     /// Keys that the operator's `config` must have.
     pub required_config: Vec<String>,
+    /// Keys that the operator's `config` may have; for people, nothing is checked by them.
+    pub optional_config: Vec<String>,
     /// False: runs serially unless the operator raises `parallelism`.
     pub concurrency_safe: bool,
     /// Sub-spans kept per attempt, 1 to 256.

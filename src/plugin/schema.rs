@@ -1,5 +1,6 @@
-//! The compact form of an input schema, expanded: `url: string` becomes a JSON Schema object.
+//! The compact form of a command's schema, expanded: `url: string` becomes a JSON Schema object.
 
+use ductile_domain::problem::did_you_mean;
 use serde_json::{Map, Value, json};
 
 /// JSON Schema's names of types.
@@ -38,7 +39,11 @@ pub(crate) fn expand(written: &Value) -> Result<Option<Value>, String> {
             Value::String(_) if is_type_name(value) => json!({ "type": value }),
             Value::Object(_) => value.clone(),
             other => {
-                return Err(format!("the field {name:?} has {other}, which is neither a type's name nor a schema"));
+                let near = other.as_str().and_then(|word| did_you_mean(word, TYPES));
+                let near = near.map(|n| format!("; did you mean `{n}`?")).unwrap_or_default();
+                return Err(format!(
+                    "the field {name:?} has {other}, which is neither a type's name nor a schema{near}"
+                ));
             }
         };
         properties.insert(name.clone(), property);
@@ -77,7 +82,7 @@ mod tests {
 
     #[test]
     fn an_unknown_type_is_named() {
-        assert!(expand(&json!({"url": "strnig"})).expect_err("no type").contains("url"));
+        assert!(expand(&json!({"url": "strnig"})).expect_err("no type").contains("did you mean `string`"));
         assert!(expand(&json!("string")).is_err());
     }
 }

@@ -53,9 +53,9 @@ pub(crate) fn read(top: &mut Section<'_>, intake: &Intake<'_>, findings: &mut Fi
         job_log_retention: keys.duration("job_log_retention", SECOND..=LONGEST, findings).unwrap_or(30 * DAY),
         drain_timeout: keys.duration("drain_timeout", Duration::ZERO..=DAY, findings).unwrap_or(30 * SECOND),
         strict_mode,
+        allow_symlinks: symlinks(&mut keys, strict_mode, intake, findings),
         plugin_env_passthrough: variable_names(&mut keys, "plugin_env_passthrough", findings),
     };
-    symlinks(&mut keys, strict_mode, intake, findings);
     let port = keys.number("api_port", 0..=u32::from(u16::MAX), findings).and_then(|p| u16::try_from(p).ok());
     let api_port = port.zip(keys.get("api_port").map(|n| n.origin));
     let strict_origin = keys.get("strict_mode").map(|n| n.origin);
@@ -133,7 +133,7 @@ pub(crate) fn variable_names(keys: &mut Section<'_>, key: &'static str, findings
     names
 }
 
-fn symlinks(keys: &mut Section<'_>, strict_mode: bool, intake: &Intake<'_>, findings: &mut Findings) {
+fn symlinks(keys: &mut Section<'_>, strict_mode: bool, intake: &Intake<'_>, findings: &mut Findings) -> bool {
     let allowed = keys.boolean("allow_symlinks", findings).unwrap_or(!strict_mode);
     for path in &intake.symlinks {
         let problem = if allowed {
@@ -144,6 +144,7 @@ fn symlinks(keys: &mut Section<'_>, strict_mode: bool, intake: &Intake<'_>, find
         };
         findings.problems.push(problem.in_file(path));
     }
+    allowed
 }
 
 pub(crate) fn show(service: &Service, root: &mut BTreeMap<String, Node>) {
@@ -161,5 +162,5 @@ pub(crate) fn show(service: &Service, root: &mut BTreeMap<String, Node>) {
     show::fill(keys, "job_log_retention", Shown::duration(service.job_log_retention));
     show::fill(keys, "drain_timeout", Shown::duration(service.drain_timeout));
     show::fill(keys, "strict_mode", Shown::boolean(service.strict_mode));
-    show::fill(keys, "allow_symlinks", Shown::boolean(!service.strict_mode));
+    show::fill(keys, "allow_symlinks", Shown::boolean(service.allow_symlinks));
 }
