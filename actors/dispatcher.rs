@@ -11,8 +11,8 @@ use std::time::Duration;
 use ductile_domain::generation::Generation;
 use ductile_domain::ids::JobId;
 use ductile_domain::job::{Candidate, ClaimRequest, Fence};
-use ductile_ledger::{Claimed, Claims, Refusal, Refused};
-use ductile_otp::{Cx, Exit, Message, Restart, Server, Shutdown, StartInfo, Timer};
+use ductile_ledger::{Claimed, Claims, Refusal, Refused, WriteError};
+use ductile_otp::{Cx, Exit, Message, Restart, Server, Shutdown, Slot, StartInfo, Timer};
 use serde_json::{Value, json};
 
 use crate::job::{Job, JobArgs};
@@ -21,9 +21,6 @@ use crate::{ledger, queue};
 
 /// What an attempt's actor gets beyond the plugin's own grace when it is told to stop.
 const STOP_MARGIN: Duration = Duration::from_secs(10);
-
-/// A claim stands until an attempt ends, however long that takes.
-const LONGEST_STAND: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// State: who runs, as far as it was told.
 pub(crate) struct Dispatcher {
@@ -52,6 +49,32 @@ pub(crate) struct Asked {
     /// [`Dispatcher::ends`] when it was sent.
     ends: u64,
     at_next_end: bool,
+}
+
+/// A claim that is owed an answer. Dropped without one it answers that there is none: the claim may have been committed
+/// then; the reaper finds rows without an attempt and gives them back.
+struct Asking {
+    me: Slot<Msg>,
+    asked: Option<Asked>,
+}
+
+impl Asking {
+    fn answered(mut self, result: Result<Claims, String>) {
+        self.tell(result);
+    }
+
+    /// Lost when the mailbox is full: the next poll counts again.
+    fn tell(&mut self, result: Result<Claims, String>) {
+        if let Some(asked) = self.asked.take() {
+            let _ = self.me.try_cast(Msg::Claimed { asked, result });
+        }
+    }
+}
+
+impl Drop for Asking {
+    fn drop(&mut self) {
+        self.tell(Err("the ledger did not answer".to_owned()));
+    }
 }
 
 pub(crate) enum Msg {
@@ -251,20 +274,18 @@ impl Dispatcher {
             max_running: generation.config.service.max_workers,
             snapshot: generation.snapshot,
         };
+        let asking = Asking { me: cx.slot().clone(), asked: Some(asked) };
+        let then = Box::new(move |result: Result<Claims, WriteError>| asking.answered(result.map_err(|e| e.to_string())));
         let ledger = self.shared.addresses.ledger.clone();
-        let me = cx.slot().clone();
-        drop(cx.spawn(async move {
-            let deadline = if at_next_end { LONGEST_STAND } else { LEDGER_DEADLINE };
-            let make = |reply| ledger::Msg::Claim { request, at_next_end, reply };
-            let result = match ledger.call(make, deadline).await {
-                Ok(Ok(claimed)) => Ok(claimed),
-                Ok(Err(error)) => Err(error.to_string()),
-                // The claim may have been committed: the reaper finds rows without an attempt and gives them back.
-                Err(error) => Err(format!("the ledger did not answer: {error}")),
-            };
-            // The answer must arrive, or its slots would stay asked for until the next poll.
-            let _ = me.cast(Msg::Claimed { asked, result }, LEDGER_DEADLINE).await;
-        }));
+        let claim = ledger::Msg::Claim { request, at_next_end, then };
+        if ledger.is_up() {
+            // Refused when its mailbox is full: then the claim is answered by being dropped.
+            let _ = ledger.try_cast(claim);
+        } else {
+            drop(cx.spawn(async move {
+                let _ = ledger.cast(claim, LEDGER_DEADLINE).await;
+            }));
+        }
     }
 
     async fn start_claimed(&mut self, cx: &Cx<Self>, asked: Asked, result: Result<Claims, String>) {

@@ -17,7 +17,7 @@ use ductile_domain::retry::{self, RetryPolicy};
 use ductile_ledger::{Finish, Verdict, WriteError};
 use ductile_otp::{Cx, Exit, Message, Server, Slot, StartInfo};
 use ductile_plugin::outcome::judge;
-use ductile_plugin::{End, Exited, Invocation, Limits, Run};
+use ductile_plugin::{End, Exited, Handle, Invocation, Limits};
 use ductile_plugin::{environment, protocol};
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
@@ -153,13 +153,14 @@ impl Job {
             limits: Limits::default(),
         };
         let (fence, ledger) = (job.fence, shared.addresses.ledger.clone());
-        let run = shared.runner.start(invocation, move |pid, pid_start| {
+        let on_alive = move |pid, pid_start| {
             let (Ok(pid), Ok(pid_start)) = (i32::try_from(pid), i64::try_from(pid_start)) else { return };
             // Lost when the ledger's mailbox is full: recovery then finds the process by its environment.
             let _ = ledger.try_cast(ledger::Msg::RecordSpawn { fence, pid, pid_start });
-        });
+        };
+        let process = Process::start(shared, fence.job, cx.slot().clone(), invocation, on_alive);
         announce::preflight(shared, job, "run", "");
-        self.phase = Phase::Running(Process::watch(run, shared, fence.job, cx.slot().clone()));
+        self.phase = Phase::Running(process);
     }
 
     fn cancel(&mut self, why: String) {
@@ -236,7 +237,7 @@ impl Job {
 
     /// The ledger's supervisor is down, and with it this actor is about to be stopped. The outcome is not lost for that:
     /// a task holds it until the ledger is back, and the row is spoken for as long.
-    fn outlive(&mut self, finish: Finish, announced: Announced) {
+    fn outlive(&mut self, finish: Arc<Finish>, announced: Announced) {
         let JobArgs { shared, job, .. } = &self.args;
         let (shared, plugin, id) = (shared.clone(), job.plugin.clone(), job.fence.job);
         shared.processes.insert(id);
@@ -257,7 +258,7 @@ impl Job {
         });
     }
 
-    async fn finish_with(&self, outcome: &Arc<Outcome>) -> Finish {
+    async fn finish_with(&self, outcome: &Arc<Outcome>) -> Arc<Finish> {
         let plan = self.plan(outcome).await;
         let JobArgs { generation, job, .. } = &self.args;
         let policy = generation.catalog.get(&job.plugin).map_or_else(RetryPolicy::default, |p| p.retry);
@@ -265,7 +266,8 @@ impl Job {
         for kind in &plan.unmatched {
             tracing::debug!(component = "router", plugin = %job.plugin, job_id = %job.fence.job, event = kind, "event matched nothing");
         }
-        Finish { fence: job.fence, outcome: Outcome::clone(outcome), ending, plan, is_awaited: false }
+        let outcome = Outcome::clone(outcome);
+        Arc::new(Finish { fence: job.fence, outcome, ending, plan, is_awaited: false })
     }
 
     /// Asks the router when there is something to route; state alone needs no question.
@@ -340,39 +342,38 @@ fn refused_by_the_ledger(outcome: &Outcome, error: &WriteError) -> Outcome {
 
 /// The actor's hold on its process. Dropping it cancels: the process is ended even when the actor died.
 struct Process {
-    cancel: Option<oneshot::Sender<()>>,
+    handle: Option<Handle>,
     ended: oneshot::Receiver<()>,
 }
 
 impl Process {
-    /// Watches the run from a task of its own that outlives the actor: until the process is gone, the reaper leaves the
-    /// row alone, so that no second attempt runs beside the first.
-    fn watch(mut run: Run, shared: &Arc<Shared>, job: JobId, actor: Slot<Msg>) -> Self {
-        let (cancel, cancelled) = oneshot::channel();
+    /// Starts the process. Until it is gone, whether the actor lives or not, the reaper leaves the row alone, so that no
+    /// second attempt runs beside the first.
+    fn start(
+        shared: &Arc<Shared>,
+        job: JobId,
+        actor: Slot<Msg>,
+        invocation: Invocation,
+        on_alive: impl FnOnce(u32, u64) + Send + 'static,
+    ) -> Self {
         let (end, ended) = oneshot::channel();
         shared.processes.insert(job);
-        let shared = shared.clone();
-        tokio::spawn(async move {
-            let exited = tokio::select! {
-                biased;
-                exited = run.done() => exited,
-                _ = cancelled => {
-                    run.cancel();
-                    run.done().await
-                }
-            };
-            shared.processes.remove(job);
+        let told = shared.clone();
+        let on_exit = move |exited| {
+            told.processes.remove(job);
             // The stop of an actor waits for this, its mailbox for the message; a dead one left its row to the reaper.
             let _ = end.send(());
-            if actor.cast(Msg::Exited(Box::new(exited)), CALL_DEADLINE).await.is_err() {
-                shared.addresses.reaper.wake(|| reaper::Msg::Crashed);
+            // Nothing else wakes the actor, so that this takes no place in its mailbox and can't be refused.
+            actor.wake(|| Msg::Exited(Box::new(exited)));
+            if !actor.is_up() {
+                told.addresses.reaper.wake(|| reaper::Msg::Crashed);
             }
-        });
-        Self { cancel: Some(cancel), ended }
+        };
+        Self { handle: Some(shared.runner.start_then(invocation, on_alive, on_exit)), ended }
     }
 
     fn cancel(&mut self) {
-        self.cancel = None;
+        self.handle = None;
     }
 
     async fn ended(&mut self) {

@@ -27,15 +27,18 @@ pub(crate) struct LedgerActor {
 
 type Answer<T> = Reply<Result<T, WriteError>>;
 
+/// What is done with an answer, on the writer's thread; dropped when there is none.
+pub(crate) type Then<T> = Box<dyn FnOnce(Result<T, WriteError>) + Send>;
+
 pub(crate) enum Msg {
     /// Accept work from outside: answered when it is on disk.
     Enqueue { jobs: Vec<NewJob>, generation: u64, reply: Answer<Vec<Enqueued>> },
     /// Take jobs for attempts, now or in the transaction of the next end of an attempt.
-    Claim { request: ClaimRequest, at_next_end: bool, reply: Answer<Claims> },
+    Claim { request: ClaimRequest, at_next_end: bool, then: Then<Claims> },
     /// Answer the claims that wait for an end.
     WithdrawClaims,
     /// End an attempt with everything that follows.
-    Finish { finish: Box<Finish>, job: Announced, reply: Answer<Finished> },
+    Finish { finish: Arc<Finish>, job: Announced, reply: Answer<Finished> },
     /// Put an attempt back uncounted.
     GiveBack { fence: Fence, reason: String, due: Option<Timestamp>, reply: Answer<Finished> },
     /// Cancel a job.
@@ -52,6 +55,8 @@ pub(crate) enum Msg {
     Prune(Prune, Answer<Pruned>),
     /// Copy the write-ahead log back into the file.
     Checkpoint(Answer<()>),
+    /// The writer is gone, although nobody closed it.
+    WriterEnded,
 }
 
 impl Message for Msg {
@@ -69,6 +74,7 @@ impl Message for Msg {
             Self::SetPaused { .. } => "SetPaused",
             Self::Prune(..) => "Prune",
             Self::Checkpoint(_) => "Checkpoint",
+            Self::WriterEnded => "WriterEnded",
         }
     }
 }
@@ -77,55 +83,61 @@ impl Server for LedgerActor {
     type Msg = Msg;
     type Args = Arc<Shared>;
 
-    async fn init(shared: Self::Args, _: &Cx<Self>, _: StartInfo) -> Result<Self, Exit> {
+    async fn init(shared: Self::Args, cx: &Cx<Self>, _: StartInfo) -> Result<Self, Exit> {
         let opened = shared.opened.lock().unwrap_or_else(PoisonError::into_inner).take();
         let writer = match opened {
             Some(writer) => writer,
             None => reopen(&shared).await?,
         };
         *shared.writer.lock().unwrap_or_else(PoisonError::into_inner) = Some(writer.clone());
+        let (watched, me) = (writer.clone(), cx.slot().clone());
+        drop(cx.spawn(async move {
+            watched.ended().await;
+            me.wake(|| Msg::WriterEnded);
+        }));
         Ok(Self { shared, writer })
     }
 
     async fn handle(&mut self, cx: &Cx<Self>, msg: Msg) -> Result<(), Exit> {
         let (writer, shared) = (self.writer.clone(), self.shared.clone());
-        // Tasks are dropped here on purpose: each answers its caller itself and ends with this actor.
+        // What is done after a commit is done on the writer's thread: one hand-over less for each operation.
         match msg {
-            Msg::Enqueue { jobs, generation, reply } => drop(cx.spawn(async move {
+            Msg::Enqueue { jobs, generation, reply } => {
                 let announced: Vec<_> = jobs.iter().map(Announced::of).collect();
-                let result = writer.enqueue(jobs, generation).await;
-                if let Ok(enqueued) = &result {
-                    announce::enqueued(&shared, &announced, enqueued);
-                }
-                reply.send(result);
-            })),
-            Msg::Claim { request, at_next_end, reply } => drop(cx.spawn(async move {
-                let result =
-                    if at_next_end { writer.claim_at_next_end(request).await } else { writer.claim(request).await };
+                writer.enqueue_then(jobs, generation, move |result| {
+                    if let Ok(enqueued) = &result {
+                        announce::enqueued(&shared, &announced, enqueued);
+                    }
+                    reply.send(result);
+                });
+            }
+            Msg::Claim { request, at_next_end, then } => writer.claim_then(request, at_next_end, move |result| {
                 if let Ok(claims) = &result {
                     announce::claimed(&shared, &claims.claimed);
                 }
-                reply.send(result);
-            })),
+                then(result);
+            }),
             Msg::WithdrawClaims => writer.withdraw_claims(),
-            Msg::Finish { finish, job, reply } => drop(cx.spawn(async move {
-                let result = writer.finish(*finish).await;
+            Msg::Finish { finish, job, reply } => writer.finish_then(finish, move |result| {
                 if let Ok(finished) = &result {
                     announce::finished(&shared, &job, finished);
                 }
                 reply.send(result);
-            })),
+            }),
             Msg::GiveBack { fence, reason, due, reply } => {
-                drop(cx.spawn(async move { reply.send(writer.give_back(fence, reason, due).await) }));
+                writer.give_back_then(fence, reason, due, move |result| reply.send(result));
             }
-            Msg::Cancel { job, why, requested_by, reply } => drop(cx.spawn(async move {
-                let result = writer.cancel(job, why, requested_by).await;
-                if let Ok(Cancelled::Dead { .. }) = &result {
-                    shared.waiters.ended(job);
-                }
-                reply.send(result);
-            })),
+            Msg::Cancel { job, why, requested_by, reply } => {
+                writer.cancel_then(job, why, requested_by, move |result| {
+                    if let Ok(Cancelled::Dead { .. }) = &result {
+                        shared.waiters.ended(job);
+                    }
+                    reply.send(result);
+                });
+            }
             Msg::RecordSpawn { fence, pid, pid_start } => writer.record_spawn(fence, pid, pid_start),
+            Msg::WriterEnded => return Err(Exit::Error("the ledger's writer ended".to_owned())),
+            // The rare ones are dropped here on purpose: each answers its caller itself and ends with this actor.
             Msg::Orphans(reply) => drop(cx.spawn(async move { reply.send(writer.orphans().await) })),
             Msg::Recover(reply) => drop(cx.spawn(async move { reply.send(writer.recover().await) })),
             Msg::SetPaused { paused, reply } => {
@@ -217,8 +229,8 @@ async fn insist<T>(shared: &Shared, job: JobId, make: impl Fn(Answer<T>) -> Msg)
 /// # Errors
 /// When the ledger refuses this very end for good: the attempt must end otherwise. `Closed` when the ledger's supervisor
 /// is down.
-pub(crate) async fn finish(shared: &Shared, finish: &Finish, job: &Announced) -> Result<Finished, WriteError> {
-    let make = |reply| Msg::Finish { finish: Box::new(finish.clone()), job: job.clone(), reply };
+pub(crate) async fn finish(shared: &Shared, finish: &Arc<Finish>, job: &Announced) -> Result<Finished, WriteError> {
+    let make = |reply| Msg::Finish { finish: finish.clone(), job: job.clone(), reply };
     insist(shared, finish.fence.job, make).await
 }
 

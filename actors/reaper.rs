@@ -188,7 +188,7 @@ impl Reaper {
         let policy = generation.catalog.get(&row.plugin).map(|p| p.retry).unwrap_or_default();
         let ending = retry::decide(&outcome, row.attempt, row.max_attempts, &policy, 0.0);
         let plan = Plan { generation: generation.no, ..Plan::default() };
-        let finish = Finish { fence: row.fence, outcome, ending, plan, is_awaited: false };
+        let finish = Arc::new(Finish { fence: row.fence, outcome, ending, plan, is_awaited: false });
         if let Err(error) = ledger::finish(&self.shared, &finish, &row.announced()).await {
             tracing::error!(component = "reaper", job_id = %row.fence.job, %error, "the ledger refuses the record of a crash; the sweep tries again");
         }

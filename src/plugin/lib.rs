@@ -17,4 +17,4 @@ mod schema;
 
 pub use limits::Limits;
 pub use process::{End, Exited, Invocation};
-pub use runner::{Run, Runner};
+pub use runner::{Handle, Run, Runner};

@@ -17,6 +17,7 @@ use crate::process::{self, End, Exited, Invocation, nanos, wall_ns};
 const STACK: usize = 256 * 1024;
 
 type OnAlive = Box<dyn FnOnce(u32, u64) + Send>;
+type OnExit = Box<dyn FnOnce(Exited) + Send>;
 
 /// Runs plugins. Clones share the threads; with the last clone they end once their runs have.
 #[derive(Clone)]
@@ -60,7 +61,7 @@ struct Task {
     invocation: Invocation,
     control: Arc<Control>,
     on_alive: OnAlive,
-    done: oneshot::Sender<Exited>,
+    on_exit: OnExit,
     entered: Instant,
     entered_wall_ns: i64,
 }
@@ -69,7 +70,7 @@ struct Task {
 #[derive(Default)]
 pub(crate) struct Control {
     cancelled: AtomicBool,
-    /// The eventfd of the thread that has the run; it outlives the run, so a late wake-up is only spurious.
+    /// The eventfd of the thread that has the run, as long as it has it.
     wake: Mutex<Option<Arc<OwnedFd>>>,
 }
 
@@ -111,18 +112,32 @@ impl Runner {
     /// about 5 ms after its spawn; it runs on the process's thread and must not block.
     #[must_use = "dropping the run cancels it"]
     pub fn start(&self, invocation: Invocation, on_alive: impl FnOnce(u32, u64) + Send + 'static) -> Run {
-        let control = Arc::new(Control::default());
         let (done, result) = oneshot::channel();
+        // nobody waits any more: then nobody needs the answer
+        let handle = self.start_then(invocation, on_alive, move |exited| drop(done.send(exited)));
+        Run { handle, result }
+    }
+
+    /// The same for those who can't wait: `on_exit` is called with the result on the process's thread, when the process
+    /// is gone and reaped, and must not block. It is called once, also for an invocation that never got a process.
+    #[must_use = "dropping the handle cancels the run"]
+    pub fn start_then(
+        &self,
+        invocation: Invocation,
+        on_alive: impl FnOnce(u32, u64) + Send + 'static,
+        on_exit: impl FnOnce(Exited) + Send + 'static,
+    ) -> Handle {
+        let control = Arc::new(Control::default());
         let task = Task {
             invocation,
             control: control.clone(),
             on_alive: Box::new(on_alive),
-            done,
+            on_exit: Box::new(on_exit),
             entered: Instant::now(),
             entered_wall_ns: wall_ns(),
         };
         self.owner.pool.take_in(task);
-        Run { control, result, is_done: false }
+        Handle { control }
     }
 
     /// Processes that are being run now.
@@ -233,7 +248,7 @@ impl Task {
     /// Runs the process on this thread. `before_answer` is called when the process is gone and nobody knows yet, so
     /// that whoever gets the answer finds the count of processes true.
     fn perform(self, wake: &mut Option<Arc<OwnedFd>>, before_answer: impl FnOnce()) {
-        let Self { invocation, control, on_alive, done, entered, entered_wall_ns } = self;
+        let Self { invocation, control, on_alive, on_exit, entered, entered_wall_ns } = self;
         let mut pre = None;
         let mut exited = match thread_wake(wake) {
             Err(error) => Exited::without_process(End::SpawnFailed {
@@ -255,15 +270,18 @@ impl Task {
                 }
             }
         };
+        // what asks for an end from here on must not wake the thread in its next run
+        *lock(&control.wake) = None;
         exited.timing.enter_wall_ns = entered_wall_ns;
         exited.timing.runtime_pre_ns = pre.map_or(0, nanos);
         before_answer();
-        let _ = done.send(exited);
+        // A panic of whoever is told must not cost the pool a thread.
+        // The panic hook has reported it.
+        let _ = std::panic::catch_unwind(AssertUnwindSafe(|| on_exit(exited)));
     }
 
     fn answer(self, exited: Exited) {
-        // Nobody waits any more: then nobody needs the answer.
-        let _ = self.done.send(exited);
+        (self.on_exit)(exited);
     }
 }
 
@@ -276,18 +294,43 @@ fn thread_wake(wake: &mut Option<Arc<OwnedFd>>) -> rustix::io::Result<Arc<OwnedF
     Ok(wake.insert(Arc::new(fd)).clone())
 }
 
-/// One run in progress. Dropping it cancels: SIGTERM to the group, grace, SIGKILL, all on the process's own thread.
+/// A hold on one run. Dropping it cancels: SIGTERM to the group, grace, SIGKILL, all on the process's own thread.
+#[must_use = "dropping the handle cancels the run"]
+pub struct Handle {
+    control: Arc<Control>,
+}
+
+impl Handle {
+    /// Asks for the end; the result still arrives, with [`End::Cancelled`] unless the process was faster.
+    pub fn cancel(&self) {
+        self.control.cancel();
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        // of no consequence once the run has ended
+        self.control.cancel();
+    }
+}
+
+impl fmt::Debug for Handle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Handle").field("is_cancelled", &self.control.is_cancelled()).finish()
+    }
+}
+
+/// One run in progress, with its result. Dropping it cancels, as dropping its [`Handle`] does.
 #[must_use = "dropping the run cancels it"]
 pub struct Run {
-    control: Arc<Control>,
+    handle: Handle,
     result: oneshot::Receiver<Exited>,
-    is_done: bool,
 }
 
 impl Run {
     /// Asks for the end; the result still arrives, with [`End::Cancelled`] unless the process was faster.
     pub fn cancel(&self) {
-        self.control.cancel();
+        self.handle.cancel();
     }
 
     /// Waits until the process is gone. Cancel safe; the result is given once.
@@ -296,37 +339,25 @@ impl Run {
     /// When it is called again after it gave the result.
     pub async fn done(&mut self) -> Exited {
         let exited = (&mut self.result).await;
-        self.finish(exited.ok())
+        answered(exited.ok())
     }
 
     /// The same for plain threads; must not be called on an async runtime's thread.
     #[must_use]
-    pub fn wait(mut self) -> Exited {
-        let (_, never) = oneshot::channel();
-        let result = std::mem::replace(&mut self.result, never);
-        let exited = result.blocking_recv();
-        self.finish(exited.ok())
-    }
-
-    fn finish(&mut self, exited: Option<Exited>) -> Exited {
-        self.is_done = true;
-        exited.unwrap_or_else(|| {
-            let error = "the thread of the plugin ended without an answer".to_owned();
-            Exited::without_process(End::SpawnFailed { ours: false, error })
-        })
+    pub fn wait(self) -> Exited {
+        answered(self.result.blocking_recv().ok())
     }
 }
 
-impl Drop for Run {
-    fn drop(&mut self) {
-        if !self.is_done {
-            self.control.cancel();
-        }
-    }
+fn answered(exited: Option<Exited>) -> Exited {
+    exited.unwrap_or_else(|| {
+        let error = "the thread of the plugin ended without an answer".to_owned();
+        Exited::without_process(End::SpawnFailed { ours: false, error })
+    })
 }
 
 impl fmt::Debug for Run {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Run").field("is_done", &self.is_done).finish_non_exhaustive()
+        f.debug_struct("Run").field("handle", &self.handle).finish_non_exhaustive()
     }
 }

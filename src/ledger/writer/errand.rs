@@ -8,13 +8,12 @@ use ductile_domain::plan::Plan;
 use ductile_domain::retry::{RetryPolicy, decide};
 use ductile_domain::time::{self, Timestamp};
 use rusqlite::{Connection, Row, params};
-use tokio::sync::oneshot;
 
 use super::Op;
 use super::store::{InForce, Store};
 use super::transaction::{Answer, Transaction};
 use crate::error::WriteError;
-use crate::ops::{Deletable, Finish, Orphan, Prune, Pruned, Recorded, Recovered, Snapshot, Verdict};
+use crate::ops::{Buried, Deletable, Finish, Orphan, Prune, Pruned, Recorded, Recovered, Snapshot, Verdict};
 
 /// Orphans finished per transaction.
 const RECOVERY_STEP: usize = 128;
@@ -62,9 +61,8 @@ impl Store {
         ready: &mut Vec<Candidate>,
     ) -> Result<(), WriteError> {
         let now = self.now();
-        // nobody waits for these replies: the answers are read from the transaction
-        let ops: Vec<Op> =
-            orphans.iter().map(|o| Op::Finish(Box::new(crashed(o, now)), oneshot::channel().0)).collect();
+        // nobody waits for these: the answers are read from the transaction
+        let ops: Vec<Op> = orphans.iter().map(|o| Op::Finish(Arc::new(crashed(o, now)), Box::new(drop))).collect();
         let done = self.commit(&ops, &[], false)?;
         ready.extend(done.ready);
         for (orphan, answer) in orphans.iter().zip(done.answers) {
@@ -140,15 +138,19 @@ fn write_snapshot(transaction: &Transaction<'_>, snapshot: &Snapshot) -> Result<
             last_error = 'cancelled: plugin ' || plugin || ' was removed or disabled'
          WHERE status = 'queued' AND plugin NOT LIKE 'core.%'
             AND plugin NOT IN (SELECT value FROM json_each(?2))
-         RETURNING id, last_error, attempt",
+         RETURNING id, last_error, attempt, plugin, command",
     )?;
-    let rows = statement.query_map(params![at, plugins], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
-    let rows: Vec<(String, String, i64)> = rows.collect::<Result<_, _>>()?;
+    let rows = statement.query_map(params![at, plugins], |row| {
+        let (plugin, command): (String, String) = (row.get(3)?, row.get(4)?);
+        Ok((row.get::<_, String>(0)?, row.get(1)?, row.get(2)?, plugin, command))
+    })?;
+    let rows: Vec<_> = rows.collect::<Result<_, _>>()?;
     let mut buried = Vec::with_capacity(rows.len());
-    for (job, reason, attempt) in rows {
+    for (job, reason, attempt, plugin, command) in rows {
         // a row whose id is no UUID was not written by us
         if let Ok(job) = job.parse() {
-            buried.push(transaction.transition(job, Some("queued"), "dead", Some(reason), attempt)?);
+            let transition = transaction.transition(job, Some("queued"), "dead", Some(reason), attempt)?;
+            buried.push(Buried { plugin: plugin.into(), command: command.into(), transition });
         }
     }
     Ok(Recorded { id, buried })

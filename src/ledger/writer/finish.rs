@@ -100,13 +100,7 @@ fn applied(status: JobStatus, due: Option<Timestamp>, transitions: Vec<Transitio
 
 /// The answer about a job that is gone.
 fn unknown() -> Finished {
-    Finished {
-        verdict: Verdict::Fenced,
-        status: None,
-        due: None,
-        transitions: Vec::new(),
-        children: Vec::new(),
-    }
+    Finished { verdict: Verdict::Fenced, status: None, due: None, transitions: Vec::new(), children: Vec::new() }
 }
 
 impl Transaction<'_> {

@@ -22,7 +22,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 use crate::error::{StartError, WriteError};
 use crate::open::OpenOptions;
 use crate::ops::{
-    Cancelled, Claims, Enqueued, Finish, Finished, Orphan, Prune, Pruned, Recorded, Recovered, Refusal, Refused, Snapshot,
+    Cancelled, Claims, Enqueued, Finish, Finished, Orphan, Prune, Pruned, Recorded, Recovered, Refusal, Refused,
+    Snapshot,
 };
 
 /// The crash points of the writer, in the order of a batch; they exist with the feature `failpoints` only.
@@ -45,34 +46,38 @@ pub fn arm_failpoints() {
     }
 }
 
-/// Where an answer goes.
+/// Where the answer of an errand goes.
 type Reply<T> = oneshot::Sender<Result<T, WriteError>>;
+
+/// What is done with the answer of an operation, on the writer's thread: it must neither block nor wait. Dropped uncalled
+/// when the writer dies.
+type Then<T> = Box<dyn FnOnce(Result<T, WriteError>) + Send>;
 
 /// An operation that shares its transaction with others.
 enum Op {
-    Finish(Box<Finish>, Reply<Finished>),
+    Finish(Arc<Finish>, Then<Finished>),
     GiveBack {
         fence: Fence,
         reason: String,
         due: Option<Timestamp>,
-        reply: Reply<Finished>,
+        then: Then<Finished>,
     },
     Cancel {
         job: JobId,
         why: String,
         requested_by: String,
-        reply: Reply<Cancelled>,
+        then: Then<Cancelled>,
         _permit: OwnedSemaphorePermit,
     },
     Enqueue {
         jobs: Vec<NewJob>,
         generation: u64,
-        reply: Reply<Vec<Enqueued>>,
+        then: Then<Vec<Enqueued>>,
         _permit: OwnedSemaphorePermit,
     },
-    Claim(ClaimRequest, Reply<Claims>),
+    Claim(ClaimRequest, Then<Claims>),
     /// Waits until an attempt ends, and is decided in the transaction of that end.
-    StandingClaim(ClaimRequest, Reply<Claims>),
+    StandingClaim(ClaimRequest, Then<Claims>),
 }
 
 /// An operation that has the connection for itself.
@@ -98,19 +103,19 @@ impl Op {
     /// Answers an operation that was not committed.
     fn refuse(self, error: WriteError) {
         match self {
-            Self::Finish(_, reply) | Self::GiveBack { reply, .. } => drop(reply.send(Err(error))),
-            Self::Cancel { reply, .. } => drop(reply.send(Err(error))),
-            Self::Enqueue { reply, .. } => drop(reply.send(Err(error))),
-            Self::Claim(_, reply) | Self::StandingClaim(_, reply) => drop(reply.send(Err(error))),
+            Self::Finish(_, then) | Self::GiveBack { then, .. } => then(Err(error)),
+            Self::Cancel { then, .. } => then(Err(error)),
+            Self::Enqueue { then, .. } => then(Err(error)),
+            Self::Claim(_, then) | Self::StandingClaim(_, then) => then(Err(error)),
         }
     }
 
     /// Answers a claim that will not be decided.
     fn withdraw(self) {
-        if let Self::StandingClaim(request, reply) | Self::Claim(request, reply) = self {
+        if let Self::StandingClaim(request, then) | Self::Claim(request, then) = self {
             let refused =
                 request.candidates.iter().map(|(c, _)| Refused { row: c.row, job: c.job, why: Refusal::Withdrawn });
-            drop(reply.send(Ok(Claims { claimed: Vec::new(), refused: refused.collect() })));
+            then(Ok(Claims { claimed: Vec::new(), refused: refused.collect() }));
         }
     }
 }
@@ -163,9 +168,17 @@ impl Writer {
         Ok(Self { wishes, permits: Arc::new(Semaphore::new(options.capacity)), ended })
     }
 
-    async fn ask<T>(&self, wish: Wish, answer: oneshot::Receiver<Result<T, WriteError>>) -> Result<T, WriteError> {
-        self.wishes.send(wish).map_err(|_| WriteError::Closed)?;
+    async fn ask<T>(&self, errand: impl FnOnce(Reply<T>) -> Errand) -> Result<T, WriteError> {
+        let (reply, answer) = oneshot::channel();
+        self.wishes.send(Wish::Errand(errand(reply))).map_err(|_| WriteError::Closed)?;
         answer.await.unwrap_or(Err(WriteError::Closed))
+    }
+
+    /// Hands over an operation; a writer that has ended answers at once.
+    fn operate(&self, op: Op) {
+        if let Err(mpsc::SendError(Wish::Op(op))) = self.wishes.send(Wish::Op(op)) {
+            op.refuse(WriteError::Closed);
+        }
     }
 
     fn permit(&self) -> Result<OwnedSemaphorePermit, WriteError> {
@@ -179,9 +192,21 @@ impl Writer {
     /// [`WriteError::Overloaded`] at once when too much waits; [`WriteError::PluginGone`] when `generation` is not
     /// the one in force and a plugin is not part of the one that is.
     pub async fn enqueue(&self, jobs: Vec<NewJob>, generation: u64) -> Result<Vec<Enqueued>, WriteError> {
-        let _permit = self.permit()?;
-        let (reply, answer) = oneshot::channel();
-        self.ask(Wish::Op(Op::Enqueue { jobs, generation, reply, _permit }), answer).await
+        answered(|then| self.enqueue_then(jobs, generation, then)).await
+    }
+
+    /// The same for those who can't wait: `then` is called with the answer on the writer's thread, where it must not
+    /// block, or dropped when the writer dies.
+    pub fn enqueue_then(
+        &self,
+        jobs: Vec<NewJob>,
+        generation: u64,
+        then: impl FnOnce(Result<Vec<Enqueued>, WriteError>) + Send + 'static,
+    ) {
+        match self.permit() {
+            Ok(_permit) => self.operate(Op::Enqueue { jobs, generation, then: Box::new(then), _permit }),
+            Err(error) => then(Err(error)),
+        }
     }
 
     /// Takes candidates for one attempt each, as far as status, due time, caps and running twins allow.
@@ -189,18 +214,20 @@ impl Writer {
     /// # Errors
     /// When the batch was not committed.
     pub async fn claim(&self, request: ClaimRequest) -> Result<Claims, WriteError> {
-        let (reply, answer) = oneshot::channel();
-        self.ask(Wish::Op(Op::Claim(request, reply)), answer).await
+        answered(|then| self.operate(Op::Claim(request, then))).await
     }
 
-    /// The same at the next end of an attempt, in the transaction of that end, so that a freed slot is taken by the
-    /// commit that frees it; at once when fewer attempts run than may. [`Writer::withdraw_claims`] ends the wait.
-    ///
-    /// # Errors
-    /// When the claim could not be committed.
-    pub async fn claim_at_next_end(&self, request: ClaimRequest) -> Result<Claims, WriteError> {
-        let (reply, answer) = oneshot::channel();
-        self.ask(Wish::Op(Op::StandingClaim(request, reply)), answer).await
+    /// The same for those who can't wait, see [`Writer::enqueue_then`]. With `at_next_end` the claim stands until an
+    /// attempt ends and is decided in the transaction of that end, so that a freed slot is taken by the commit that
+    /// frees it; at once when fewer attempts run than may. [`Writer::withdraw_claims`] ends the wait.
+    pub fn claim_then(
+        &self,
+        request: ClaimRequest,
+        at_next_end: bool,
+        then: impl FnOnce(Result<Claims, WriteError>) + Send + 'static,
+    ) {
+        let then = Box::new(then);
+        self.operate(if at_next_end { Op::StandingClaim(request, then) } else { Op::Claim(request, then) });
     }
 
     /// Answers every claim that waits for an end: its candidates are refused as withdrawn.
@@ -214,8 +241,12 @@ impl Writer {
     /// # Errors
     /// When nothing was committed; [`WriteError::StateTooLarge`] asks for another outcome.
     pub async fn finish(&self, finish: Finish) -> Result<Finished, WriteError> {
-        let (reply, answer) = oneshot::channel();
-        self.ask(Wish::Op(Op::Finish(Box::new(finish), reply)), answer).await
+        answered(|then| self.finish_then(Arc::new(finish), then)).await
+    }
+
+    /// The same for those who can't wait, see [`Writer::enqueue_then`].
+    pub fn finish_then(&self, finish: Arc<Finish>, then: impl FnOnce(Result<Finished, WriteError>) + Send + 'static) {
+        self.operate(Op::Finish(finish, Box::new(then)));
     }
 
     /// Gives a claim back without counting its attempt: only a transition is written. `due` delays the next claim.
@@ -229,8 +260,18 @@ impl Writer {
         reason: String,
         due: Option<Timestamp>,
     ) -> Result<Finished, WriteError> {
-        let (reply, answer) = oneshot::channel();
-        self.ask(Wish::Op(Op::GiveBack { fence, reason, due, reply }), answer).await
+        answered(|then| self.give_back_then(fence, reason, due, then)).await
+    }
+
+    /// The same for those who can't wait, see [`Writer::enqueue_then`].
+    pub fn give_back_then(
+        &self,
+        fence: Fence,
+        reason: String,
+        due: Option<Timestamp>,
+        then: impl FnOnce(Result<Finished, WriteError>) + Send + 'static,
+    ) {
+        self.operate(Op::GiveBack { fence, reason, due, then: Box::new(then) });
     }
 
     /// Cancels a job: a queued one is `dead` at once, a running one is marked so that it is not tried again.
@@ -238,9 +279,21 @@ impl Writer {
     /// # Errors
     /// When nothing was committed.
     pub async fn cancel(&self, job: JobId, why: String, requested_by: String) -> Result<Cancelled, WriteError> {
-        let _permit = self.permit()?;
-        let (reply, answer) = oneshot::channel();
-        self.ask(Wish::Op(Op::Cancel { job, why, requested_by, reply, _permit }), answer).await
+        answered(|then| self.cancel_then(job, why, requested_by, then)).await
+    }
+
+    /// The same for those who can't wait, see [`Writer::enqueue_then`].
+    pub fn cancel_then(
+        &self,
+        job: JobId,
+        why: String,
+        requested_by: String,
+        then: impl FnOnce(Result<Cancelled, WriteError>) + Send + 'static,
+    ) {
+        match self.permit() {
+            Ok(_permit) => self.operate(Op::Cancel { job, why, requested_by, then: Box::new(then), _permit }),
+            Err(error) => then(Err(error)),
+        }
     }
 
     /// Notes the process of an attempt; rides along with the next batch, or follows within some 20 ms. Nothing is
@@ -255,8 +308,7 @@ impl Writer {
     /// # Errors
     /// When they could not be read.
     pub async fn orphans(&self) -> Result<Vec<Orphan>, WriteError> {
-        let (reply, answer) = oneshot::channel();
-        self.ask(Wish::Errand(Errand::Orphans(reply)), answer).await
+        self.ask(Errand::Orphans).await
     }
 
     /// Finishes every orphan as crashed: due at once with its next attempt, or `dead`.
@@ -264,8 +316,7 @@ impl Writer {
     /// # Errors
     /// When a batch was not committed; calling again goes on.
     pub async fn recover(&self) -> Result<Vec<Recovered>, WriteError> {
-        let (reply, answer) = oneshot::channel();
-        self.ask(Wish::Errand(Errand::Recover(reply)), answer).await
+        self.ask(Errand::Recover).await
     }
 
     /// Records a configuration and puts its generation in force: queued jobs of plugins that are not part of it become
@@ -274,8 +325,7 @@ impl Writer {
     /// # Errors
     /// When nothing was committed; the former generation stays in force.
     pub async fn record_snapshot(&self, snapshot: Snapshot) -> Result<Recorded, WriteError> {
-        let (reply, answer) = oneshot::channel();
-        self.ask(Wish::Errand(Errand::Snapshot(Box::new(snapshot), reply)), answer).await
+        self.ask(|reply| Errand::Snapshot(Box::new(snapshot), reply)).await
     }
 
     /// Deletes what is older than its retention, one bounded step.
@@ -283,8 +333,7 @@ impl Writer {
     /// # Errors
     /// When nothing was committed.
     pub async fn prune(&self, prune: Prune) -> Result<Pruned, WriteError> {
-        let (reply, answer) = oneshot::channel();
-        self.ask(Wish::Errand(Errand::Prune(prune, reply)), answer).await
+        self.ask(|reply| Errand::Prune(prune, reply)).await
     }
 
     /// Moves the write-ahead log into the database and gives free pages back to the file system, as far as readers
@@ -293,8 +342,7 @@ impl Writer {
     /// # Errors
     /// When SQLite could not.
     pub async fn checkpoint(&self) -> Result<(), WriteError> {
-        let (reply, answer) = oneshot::channel();
-        self.ask(Wish::Errand(Errand::Checkpoint(reply)), answer).await
+        self.ask(Errand::Checkpoint).await
     }
 
     /// Sets or removes a mark of the file, such as `paused`; on disk before the answer (unless durability is `normal`).
@@ -302,8 +350,7 @@ impl Writer {
     /// # Errors
     /// When the mark could not be committed.
     pub async fn set_mark(&self, name: &'static str, value: Option<String>) -> Result<(), WriteError> {
-        let (reply, answer) = oneshot::channel();
-        self.ask(Wish::Errand(Errand::Mark { name, value, reply }), answer).await
+        self.ask(|reply| Errand::Mark { name, value, reply }).await
     }
 
     /// Commits everything that waits now, spawns included; no full mailbox can hold it up.
@@ -331,4 +378,14 @@ impl Writer {
         // an error says that the other end is gone, which is what is waited for
         while self.ended.clone().changed().await.is_ok() {}
     }
+}
+
+/// Waits for the answer to an operation; dropping the wait disturbs nothing.
+async fn answered<T: Send + 'static>(
+    ask: impl FnOnce(Box<dyn FnOnce(Result<T, WriteError>) + Send>),
+) -> Result<T, WriteError> {
+    let (tell, told) = oneshot::channel();
+    // a caller that went away is no concern
+    ask(Box::new(move |answer| drop(tell.send(answer))));
+    told.await.unwrap_or(Err(WriteError::Closed))
 }

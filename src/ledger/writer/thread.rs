@@ -1,6 +1,7 @@
 //! The thread that owns the connection: gathers what waits, commits it, answers.
 
 use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
@@ -22,7 +23,7 @@ const COMPANY: Duration = Duration::from_micros(600);
 const YOUNG: Duration = Duration::from_millis(5);
 
 /// Attempts that may still run when the others' ends are committed: what they do meanwhile costs nobody a wait.
-const SPARE: usize = 1;
+const SPARE: usize = 2;
 
 /// How long a recorded spawn waits for a batch to ride along with.
 const SPAWN_DELAY: Duration = Duration::from_millis(20);
@@ -39,6 +40,13 @@ pub(super) struct Thread {
     in_flight: HashMap<JobId, Instant>,
     /// Claims that wait for the end of an attempt.
     standing: Vec<Op>,
+}
+
+/// A panic of whoever asked costs the answer, not the writer.
+fn give(op: Op, answer: Answer) {
+    if std::panic::catch_unwind(AssertUnwindSafe(|| answer.give(op))).is_err() {
+        tracing::error!(component = "ledger", "an answer could not be given: its receiver panicked");
+    }
 }
 
 impl Thread {
@@ -119,8 +127,8 @@ impl Thread {
     fn gather(&mut self, wish: Wish, batch: &mut Batch) -> Option<Wish> {
         match wish {
             // a claim waits while no slot is free
-            Wish::Op(Op::StandingClaim(request, reply)) if self.in_flight.len() >= request.max_running as usize => {
-                self.standing.push(Op::StandingClaim(request, reply));
+            Wish::Op(Op::StandingClaim(request, then)) if self.in_flight.len() >= request.max_running as usize => {
+                self.standing.push(Op::StandingClaim(request, then));
                 None
             }
             Wish::Op(op) => batch.admit(op).map(Wish::Op),
@@ -133,7 +141,7 @@ impl Thread {
     }
 
     /// While other young attempts run, the end of a short one waits a little for more of its kind: a commit costs nearly
-    /// the same for one as for three, and the processors are busy meanwhile. Longer ones come one by one, and their
+    /// nearly the same for one as for two, and the processors are busy meanwhile. Longer ones come one by one, and their
     /// slots are worth more. Never when idle, and never with an answer that leaves the gateway. What could not be
     /// admitted is handed back.
     fn await_company(&mut self, batch: &mut Batch) -> Option<Wish> {
@@ -153,15 +161,12 @@ impl Thread {
         None
     }
 
-    /// Claims that waited for an end share the transaction of this one. Who went away is not served.
+    /// Claims that waited for an end share the transaction of this one.
     fn admit_standing(&mut self, batch: &mut Batch) {
         if batch.ends() == 0 {
             return;
         }
         for op in std::mem::take(&mut self.standing) {
-            if matches!(&op, Op::StandingClaim(_, reply) if reply.is_closed()) {
-                continue;
-            }
             self.standing.extend(batch.admit(op));
         }
     }
@@ -205,11 +210,14 @@ impl Thread {
         }
         let now = Instant::now();
         self.in_flight.extend(done.began().map(|job| (job, now)));
-        self.feed.push(done.ready);
         fail_point!("ledger_before_answer");
-        for (op, answer) in ops.into_iter().zip(done.answers) {
-            answer.give(op);
-        }
+        let answered: Vec<_> = ops.into_iter().zip(done.answers).collect();
+        // whoever got a slot goes first: a process waits for it
+        let (claims, others): (Vec<_>, Vec<_>) =
+            answered.into_iter().partition(|(_, answer)| matches!(answer, Answer::Claims(_)));
+        claims.into_iter().for_each(|(op, answer)| give(op, answer));
+        self.feed.push(done.ready);
+        others.into_iter().for_each(|(op, answer)| give(op, answer));
     }
 
     fn run_errand(&mut self, errand: Errand) {

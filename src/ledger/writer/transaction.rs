@@ -19,14 +19,14 @@ pub(super) enum Answer {
 }
 
 impl Answer {
-    /// Sends it; a caller that went away is no concern.
+    /// Hands it to whoever asked.
     pub(super) fn give(self, op: Op) {
         match (op, self) {
-            (Op::Finish(_, reply) | Op::GiveBack { reply, .. }, Self::Finished(answer)) => drop(reply.send(answer)),
-            (Op::Cancel { reply, .. }, Self::Cancelled(answer)) => drop(reply.send(Ok(answer))),
-            (Op::Enqueue { reply, .. }, Self::Enqueued(answer)) => drop(reply.send(Ok(answer))),
-            (Op::Claim(_, reply) | Op::StandingClaim(_, reply), Self::Claims(answer)) => drop(reply.send(Ok(answer))),
-            // each operation is answered by its own kind; dropping the reply says that the writer is closed
+            (Op::Finish(_, then) | Op::GiveBack { then, .. }, Self::Finished(answer)) => then(answer),
+            (Op::Cancel { then, .. }, Self::Cancelled(answer)) => then(Ok(answer)),
+            (Op::Enqueue { then, .. }, Self::Enqueued(answer)) => then(Ok(answer)),
+            (Op::Claim(_, then) | Op::StandingClaim(_, then), Self::Claims(answer)) => then(Ok(answer)),
+            // each operation is answered by its own kind; dropping `then` says that the writer is closed
             _ => {}
         }
     }
