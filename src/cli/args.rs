@@ -1,5 +1,6 @@
 //! The command line: `ductile <noun> <action> [flags]`, and the flat aliases.
 
+mod api;
 mod config;
 mod job;
 mod plugin;
@@ -10,10 +11,11 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+pub(crate) use api::Api;
 pub(crate) use config::{Config, ConfigCheck, ConfigShow};
 pub(crate) use job::{FlatLogs, Job, JobCancel, JobInspect, JobList, JobLogs, JobReplay, JobTree, JobWait, LogFilter};
 pub(crate) use plugin::{Plugin, PluginRun, PluginShow};
-pub(crate) use system::{System, SystemDemo, SystemRestart, SystemStop, SystemTree};
+pub(crate) use system::{System, SystemDemo, SystemReload, SystemRestart, SystemStop, SystemTree};
 
 /// An automation gateway that AI agents operate and people audit.
 #[derive(Debug, Parser)]
@@ -101,7 +103,7 @@ pub(crate) struct DryRun {
 /// Nouns and flat aliases.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// The gateway itself: start, stop, status, tree, pause, resume, demo
+    /// The gateway itself: start, stop, reload, status, tree, pause, resume, demo
     #[command(subcommand, arg_required_else_help = true, disable_help_subcommand = true)]
     System(System),
     /// Jobs: list, inspect, tree, logs, replay, cancel, wait
@@ -113,6 +115,8 @@ pub(crate) enum Command {
     /// Configuration: check, show
     #[command(subcommand, arg_required_else_help = true, disable_help_subcommand = true)]
     Config(Config),
+    /// One request to the gateway's API, its answer as it is
+    Api(Api),
     /// Print version, commit and build time
     #[command(after_help = "Example:\n  ductile version --json")]
     Version,

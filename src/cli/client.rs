@@ -64,6 +64,19 @@ impl std::fmt::Display for Target {
     }
 }
 
+/// A request of the caller's own making.
+#[derive(Debug)]
+pub(crate) struct Asked {
+    /// The method.
+    pub method: Method,
+    /// Path and query.
+    pub path: String,
+    /// Headers beside the client's own, which they replace.
+    pub headers: Vec<(header::HeaderName, header::HeaderValue)>,
+    /// The body as it is sent.
+    pub body: Option<String>,
+}
+
 /// Talks to one gateway. Every request has its own connection, so a restart between two of them does not matter.
 #[derive(Debug, Clone)]
 pub(crate) struct Client {
@@ -128,6 +141,24 @@ impl Client {
         Err(refusal(status, &body))
     }
 
+    /// Sends a request of the caller's own making and hands out the answer, whatever its status.
+    ///
+    /// # Errors
+    /// Nobody answered.
+    pub(crate) async fn fetch(&self, asked: &Asked) -> Result<Response<Incoming>, Error> {
+        let mut request = self.request_with(asked.method.clone(), &asked.path, asked.body.clone())?;
+        for (name, value) in &asked.headers {
+            request.headers_mut().insert(name, value.clone());
+        }
+        self.send(request).await
+    }
+
+    /// The answer ended in the middle.
+    #[must_use]
+    pub(crate) fn broke_off(&self, why: &str) -> Error {
+        self.unreachable(format!("the answer broke off: {why}"))
+    }
+
     async fn ask(&self, method: Method, path: &str, body: Option<&Value>, limit: Duration) -> Result<Value, Error> {
         let request = self.request(method, path, body)?;
         let exchange = async {
@@ -147,6 +178,14 @@ impl Client {
     }
 
     fn request(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Request<Full<Bytes>>, Error> {
+        let mut request = self.request_with(method, path, body.map(Value::to_string))?;
+        if body.is_some() {
+            request.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/json"));
+        }
+        Ok(request)
+    }
+
+    fn request_with(&self, method: Method, path: &str, body: Option<String>) -> Result<Request<Full<Bytes>>, Error> {
         let host = match &self.target {
             Target::Socket(_) => "localhost",
             Target::Tcp(address) => address,
@@ -159,12 +198,8 @@ impl Client {
         if let (Some(token), Target::Tcp(_)) = (&self.token, &self.target) {
             request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
         }
-        if body.is_some() {
-            request = request.header(header::CONTENT_TYPE, "application/json");
-        }
-        let body = body.map(Value::to_string).unwrap_or_default();
         request
-            .body(Full::new(Bytes::from(body)))
+            .body(Full::new(Bytes::from(body.unwrap_or_default())))
             .map_err(|e| Error::Usage(format!("{path:?} or the token can't be sent in a request: {e}")))
     }
 
@@ -211,8 +246,7 @@ impl Client {
 
     async fn read(&self, response: Response<Incoming>) -> Result<Bytes, Error> {
         let body = Limited::new(response.into_body(), LARGEST_ANSWER).collect().await;
-        body.map(http_body_util::Collected::to_bytes)
-            .map_err(|e| self.unreachable(format!("the answer broke off: {e}")))
+        body.map(http_body_util::Collected::to_bytes).map_err(|e| self.broke_off(&e.to_string()))
     }
 }
 
@@ -240,6 +274,10 @@ fn refusal(status: StatusCode, body: &[u8]) -> Error {
             hint: text("hint").or_else(|| Some("give a token with --api-key or in DUCTILE_API_KEY".into())),
         },
         StatusCode::FORBIDDEN => Error::NotPermitted { reason: message, hint: text("hint") },
+        _ if answer["context"]["problems"].is_array() => {
+            let problems = answer["context"]["problems"].as_array().cloned().unwrap_or_default();
+            Error::Rejected { message, problems }
+        }
         _ => Error::Refused { status: status.as_u16(), code: text("code"), message, hint: text("hint") },
     }
 }

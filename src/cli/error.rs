@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 use ductile_domain::problem::Problem;
+use serde_json::{Value, json};
 
 use crate::exit_code;
 
@@ -30,6 +31,13 @@ pub(crate) enum Error {
     },
     /// The configuration can't be used; every problem is listed.
     Config(Vec<Problem>),
+    /// The gateway refused a configuration and goes on with the former one.
+    Rejected {
+        /// Text for people.
+        message: String,
+        /// Problems as the API writes them.
+        problems: Vec<Value>,
+    },
     /// The gateway answered, and the answer was no.
     Refused {
         /// HTTP status.
@@ -78,7 +86,7 @@ impl Error {
             Self::Usage(_) => exit_code::USAGE,
             Self::Unreachable { .. } => exit_code::UNREACHABLE,
             Self::NotPermitted { .. } => exit_code::NOT_PERMITTED,
-            Self::Config(_) => exit_code::CONFIG,
+            Self::Config(_) | Self::Rejected { .. } => exit_code::CONFIG,
             Self::StopTimedOut(_) => exit_code::STOP_TIMED_OUT,
             Self::Answer(_) => exit_code::INTERNAL,
             Self::Told { code } => *code,
@@ -86,6 +94,25 @@ impl Error {
                 exit_code::FAILED
             }
         }
+    }
+
+    /// The document of JSON mode.
+    #[must_use]
+    pub(crate) fn document(&self) -> Value {
+        let mut document = json!({"error": self.to_string(), "exit_code": self.exit_code()});
+        match self {
+            Self::Config(problems) => document["problems"] = json!(problems),
+            Self::Rejected { message, problems } => {
+                document["error"] = json!(message);
+                document["problems"] = json!(problems);
+            }
+            Self::Refused { code, hint, .. } => {
+                document["code"] = json!(code);
+                document["hint"] = json!(hint);
+            }
+            _ => {}
+        }
+        document
     }
 
     /// A closure for `map_err` that names what was done.
@@ -125,6 +152,10 @@ impl fmt::Display for Error {
                 write!(f, "Configuration invalid ({errors} error(s), {} warning(s))", problems.len() - errors)?;
                 problems.iter().try_for_each(|problem| write!(f, "\n{problem}"))
             }
+            Self::Rejected { message, problems } => {
+                f.write_str(message)?;
+                problems.iter().try_for_each(|problem| write!(f, "\n{}", problem_line(problem)))
+            }
             Self::Refused { status, code, message, hint } => {
                 match code {
                     Some(code) => write!(f, "{message} [{status} {code}]")?,
@@ -138,6 +169,30 @@ impl fmt::Display for Error {
             Self::ReadFile { path, source } => write!(f, "failed to read {}: {source}", path.display()),
         }
     }
+}
+
+/// A problem that came as JSON, in the words of [`Problem`]'s own text.
+#[must_use]
+pub(crate) fn problem_line(problem: &Value) -> String {
+    let text = |key: &str| problem[key].as_str().unwrap_or_default();
+    let mut line = format!("{} [{}] ", if text("severity") == "warning" { "WARN " } else { "ERROR" }, text("category"));
+    if !text("file").is_empty() {
+        line.push_str(text("file"));
+        for key in ["line", "column"] {
+            if let Some(number) = problem[key].as_u64() {
+                line.push_str(&format!(":{number}"));
+            }
+        }
+        line.push(' ');
+    }
+    if !text("field").is_empty() {
+        line.push_str(&format!("{}: ", text("field")));
+    }
+    line.push_str(text("message"));
+    if !text("hint").is_empty() {
+        line.push_str(&format!(" ({})", text("hint")));
+    }
+    crate::table::one_line(&line)
 }
 
 fn write_hint(f: &mut fmt::Formatter<'_>, hint: Option<&str>) -> fmt::Result {
@@ -169,6 +224,7 @@ mod tests {
             (Error::Unreachable { tried: "x".into(), reason: "x".into(), advice: Vec::new() }, 69),
             (Error::NotPermitted { reason: "x".into(), hint: None }, 77),
             (Error::Config(Vec::new()), 78),
+            (Error::Rejected { message: "x".into(), problems: Vec::new() }, 78),
             (Error::Refused { status: 404, code: None, message: "x".into(), hint: None }, 1),
             (Error::Answer("x".into()), 70),
             (Error::Told { code: 78 }, 78),
@@ -180,6 +236,22 @@ mod tests {
         ];
         for (error, code) in table {
             assert_eq!(error.exit_code(), code, "{error:?}");
+        }
+    }
+
+    /// CLI-09: a problem reads the same whether it was found here or by the gateway.
+    #[test]
+    fn problems_of_the_gateway_read_like_our_own() {
+        let problems = [
+            Problem::error("service", "must be at least 1")
+                .in_file("/c/config.yaml")
+                .at(3, 5)
+                .at_path("service.max_workers")
+                .hint("remove the key"),
+            Problem::warning("unused", "unknown key"),
+        ];
+        for problem in problems {
+            assert_eq!(problem_line(&serde_json::to_value(&problem).expect("JSON")), problem.to_string());
         }
     }
 

@@ -1,6 +1,7 @@
 //! The command line: arguments in, exit code out. Talks to a running gateway over its control socket, starts one, or
 //! reads its database when none runs.
 
+mod api;
 mod args;
 mod client;
 mod config;
@@ -27,7 +28,6 @@ mod yaml;
 use std::ffi::OsString;
 
 use clap::{CommandFactory, Parser};
-use serde_json::json;
 
 use crate::args::{Cli, Command, Global, Job, JobLogs, Plugin, System};
 use crate::error::Error;
@@ -56,7 +56,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>, build: Build) -> i32 {
         if matches!(error, Error::Told { .. }) {
             return code;
         }
-        report.failure(&json!({"error": error.to_string(), "exit_code": code}));
+        report.failure(&error.document());
         report.note(format!("ductile: {error}"));
         code
     })
@@ -77,6 +77,7 @@ fn dispatch(command: Command, global: &Global, build: Build, report: &mut Report
         Command::Plugins => block_on(plugin::run(Plugin::List, global, report))?,
         Command::Run(args) => block_on(plugin::run(Plugin::Run(args), global, report))?,
         Command::Config(action) => config::run(action, global, report)?,
+        Command::Api(args) => block_on(api::run(&args, global, report))?,
         Command::Version => version::show(build, report),
     }
     Ok(exit_code::OK)

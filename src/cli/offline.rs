@@ -137,6 +137,14 @@ impl Offline {
         Ok(json!({"logs": logs, "total": page.total}))
     }
 
+    /// The configuration that was put in force last: its row of `config_snapshots`.
+    ///
+    /// # Errors
+    /// The file can't be read.
+    pub(crate) async fn newest_snapshot(&self) -> Result<Option<i64>, Error> {
+        Ok(self.readers.snapshots(1).await.map_err(Error::ledger)?.first().map(|row| row.id))
+    }
+
     /// The finished attempts of a job in their order.
     ///
     /// # Errors

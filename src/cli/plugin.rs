@@ -137,19 +137,26 @@ fn default_command(plugin: &Value) -> Result<String, Error> {
 /// # Errors
 /// It can't be read, or is no JSON object.
 pub(crate) fn read_payload(argument: &str) -> Result<Map<String, Value>, Error> {
-    let text = if argument == "-" {
-        let mut text = String::new();
-        std::io::stdin().read_to_string(&mut text).map_err(Error::io("read the payload from stdin"))?;
-        text
-    } else if let Some(path) = argument.strip_prefix('@') {
-        std::fs::read_to_string(path).map_err(|source| Error::ReadFile { path: path.into(), source })?
-    } else {
-        argument.to_owned()
-    };
-    match serde_json::from_str(&text) {
+    match serde_json::from_str(&read_argument(argument, "the payload")?) {
         Ok(Value::Object(fields)) => Ok(fields),
         Ok(_) => Err(Error::Usage("the payload is JSON, but no object: write {\"key\": \"value\"}".into())),
         Err(e) => Err(Error::Usage(format!("the payload is no JSON: {e}"))),
+    }
+}
+
+/// An argument that is text itself, `@FILE`, or `-` for stdin; `what` names it.
+///
+/// # Errors
+/// It can't be read.
+pub(crate) fn read_argument(argument: &str, what: &str) -> Result<String, Error> {
+    if argument == "-" {
+        let mut text = String::new();
+        std::io::stdin().read_to_string(&mut text).map_err(Error::io(format!("read {what} from stdin")))?;
+        return Ok(text);
+    }
+    match argument.strip_prefix('@') {
+        Some(path) => std::fs::read_to_string(path).map_err(|source| Error::ReadFile { path: path.into(), source }),
+        None => Ok(argument.to_owned()),
     }
 }
 
@@ -171,7 +178,10 @@ fn with_fields(
 }
 
 /// `KEY=VALUE` is text, unless the plugin's schema wants something else; `KEY:=JSON` is any JSON.
-fn read_field(field: &str, schema: &Value) -> Result<(String, Value), Error> {
+///
+/// # Errors
+/// It is neither.
+pub(crate) fn read_field(field: &str, schema: &Value) -> Result<(String, Value), Error> {
     let Some((key, value)) = field.split_once('=').filter(|(key, _)| !key.trim_end_matches(':').is_empty()) else {
         return Err(Error::Usage(format!("-f {field}: write KEY=VALUE, or KEY:=JSON")));
     };

@@ -176,6 +176,15 @@ impl Report {
         }
     }
 
+    /// Bytes of somebody else's document as they are, also in JSON mode.
+    pub(crate) fn bytes(&mut self, bytes: &[u8]) {
+        self.answered = true;
+        if !self.closed {
+            let mut out = std::io::stdout().lock();
+            self.closed = out.write_all(bytes).and_then(|()| out.flush()).is_err();
+        }
+    }
+
     /// A message beside the output, on stderr.
     pub(crate) fn note(&self, text: impl AsRef<str>) {
         // There is nowhere to complain about a closed stderr.

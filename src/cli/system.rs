@@ -1,6 +1,7 @@
 //! `ductile system ...`: the gateway itself.
 
 mod migrate;
+mod reload;
 mod start;
 mod status;
 mod stop;
@@ -27,6 +28,7 @@ pub(crate) fn run(action: System, global: &Global, report: &mut Report) -> Resul
         System::Tree(args) => block_on(tree::run(&args, connect(global, report)?, report))?,
         System::Pause(dry) => block_on(set_dispatch(false, dry, global, report))?,
         System::Resume(dry) => block_on(set_dispatch(true, dry, global, report))?,
+        System::Reload(args) => block_on(reload::run(&args, global, report))?,
         System::Restart(args) => block_on(restart(&args, global, report))?,
         System::Demo(args) => block_on(crate::demo::run(&args, report))?,
         System::Migrate(dry) => block_on(migrate::run(dry, global, report))?,

@@ -25,6 +25,11 @@ pub(crate) enum System {
         after_help = "Examples:\n  ductile system tree\n  ductile system tree --watch       live; q quits\n  ductile system tree --json | jq '.root.children[].path'"
     )]
     Tree(SystemTree),
+    /// Put the configuration on disk in force without a restart; exit 78 when it is refused
+    #[command(
+        after_help = "Examples:\n  ductile config check && ductile system reload\n  ductile system reload --signal     by SIGHUP, when the control socket does not answer\n\nA refused configuration changes nothing. Attempts that run finish under the one they began with."
+    )]
+    Reload(SystemReload),
     /// Take no more jobs from the queue; running ones go on
     #[command(after_help = "Example:\n  ductile system pause && ductile job list")]
     Pause(DryRun),
@@ -66,6 +71,17 @@ pub(crate) struct SystemTree {
     /// Plain text, also with --watch on a terminal: a new tree at each change
     #[arg(long, conflicts_with_all = ["json", "output"])]
     pub text: bool,
+}
+
+/// `ductile system reload`
+#[derive(Debug, Args)]
+pub(crate) struct SystemReload {
+    /// Send SIGHUP to the process of the lock file instead of asking over the control socket
+    #[arg(long)]
+    pub signal: bool,
+    /// Say what would be done, and change nothing
+    #[command(flatten)]
+    pub dry: DryRun,
 }
 
 /// `ductile system restart`

@@ -45,6 +45,10 @@ fn command_lines_end_with_their_documented_codes() {
         (&good, "system pause", 69),
         (&good, "system stop", 69),
         (&good, "job list", 69),
+        (&good, "system reload", 1),
+        (&good, "system reload --signal", 1),
+        (&good, "system reload --api-url http://127.0.0.1:1", 69),
+        (&bad, "system reload", 78),
         (&good, "job replay no-id", 2),
         (&good, "job replay 01890f3e-7c5a-7000-8000-000000000001 --payload []", 2),
         (&bad, "config check", 78),
@@ -60,9 +64,13 @@ fn command_lines_end_with_their_documented_codes() {
 #[test]
 fn a_dry_run_changes_nothing() {
     let dir = configured("plugin_roots: [plugins]\n");
-    for line in
-        ["system pause --dry-run", "system stop --dry-run", "system restart root --dry-run", "system migrate --dry-run"]
-    {
+    for line in [
+        "system pause --dry-run",
+        "system stop --dry-run",
+        "system reload --dry-run",
+        "system restart root --dry-run",
+        "system migrate --dry-run",
+    ] {
         assert_eq!(run(dir.path(), line), 0, "{line}");
     }
     let mut names: Vec<_> =
