@@ -194,10 +194,10 @@ pub(crate) async fn logs(readers: &Readers, query: LogQuery) -> Result<(Vec<LogV
         from: query.from.map(time::format),
         to: query.to.map(time::format),
         query: query.text,
-        // The switch of the ledger covers stderr too, which is always shown.
         with_output: true,
+        with_result: query.include_result,
         limit: query.limit,
-        offset: 0,
+        ..LogFilter::default()
     };
     let page = readers.job_log(&filter).await.map_err(unreadable)?;
     let logs = page.rows.into_iter().map(|row| log_view(row, query.include_result)).collect();
@@ -212,7 +212,7 @@ pub(crate) struct Replayed {
 
 /// The transitions after `id`, at most `limit`.
 pub(crate) async fn transitions_since(readers: &Readers, id: i64, limit: u32) -> Result<Vec<Replayed>, ApiError> {
-    let rows = readers.transitions_since(id, limit).await.map_err(unreadable)?;
+    let rows = readers.transitions_since(id, None, limit).await.map_err(unreadable)?;
     Ok(rows.into_iter().map(|row| Replayed { row }).collect())
 }
 

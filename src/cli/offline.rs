@@ -129,8 +129,9 @@ impl Offline {
             from: instant("--from", asked.from.as_deref())?,
             to: instant("--to", asked.to.as_deref())?,
             with_output: true,
+            with_result: asked.include_result,
             limit: asked.limit,
-            offset: 0,
+            ..LogFilter::default()
         };
         let page = self.readers.job_log(&filter).await.map_err(Error::ledger)?;
         let logs = page.rows.into_iter().map(|row| log(row, asked.include_result)).collect::<Result<Vec<_>, _>>()?;

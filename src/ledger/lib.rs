@@ -17,12 +17,13 @@ pub use feed::{CommitFeed, Drained};
 pub use migrate::{MigrationReport, migrate};
 pub use open::{Clock, Ledger, OpenOptions, open};
 pub use ops::{
-    Cancelled, Claimed, Claims, Deletable, Enqueued, Finish, Finished, Orphan, Prune, Pruned, Recorded, Recovered,
+    Buried, Cancelled, Claimed, Claims, Deletable, Enqueued, Finish, Finished, Orphan, Prune, Pruned, Recorded, Recovered,
     Refusal, Refused, Snapshot, Transition, Verdict,
 };
 pub use readers::{
-    AttemptRow, Counts, FactRow, JobFilter, JobRow, LogFilter, LogRow, Page, PluginCounts, QueuedPlugin, Readers,
-    RunningRow, SnapshotRow, StopwatchRow, TransitionRow,
+    AttemptRow, Counts, FAMILY_LIMIT, FactFilter, FactRow, Family, FamilyRow, FamilyTiming, JobFilter, JobRow,
+    LogFilter, LogRow, Page, PluginCounts, QueuedPlugin, RESULT_BUDGET, Readers, RecordedJob, RunningRow,
+    STOPWATCH_LIMIT, SnapshotRow, StatusCount, StopwatchRow, TransitionRow, Waiting,
 };
 pub use schema::{APPLICATION_ID, VERSION};
 pub use writer::{Writer, arm_failpoints, failpoints};

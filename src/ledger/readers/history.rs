@@ -5,7 +5,7 @@ use serde::Serialize;
 use sqlx::sqlite::{Sqlite, SqliteRow};
 use sqlx::{QueryBuilder, Row as _};
 
-use super::{Page, Readers, reading};
+use super::{Page, RESULT_BUDGET, Readers, reading};
 use crate::error::Error;
 
 /// A row of `job_transitions`.
@@ -92,8 +92,8 @@ pub struct LogRow {
     pub event_context_id: Option<String>,
     /// Configuration of the attempt.
     pub started_config_snapshot_id: Option<i64>,
-    /// Input, kept with the last attempt for a replay.
-    pub payload: Option<String>,
+    /// Bytes of `result`, which is left out once the results of a page exceed the budget of a read.
+    pub result_bytes: Option<i64>,
     /// Who asked.
     pub requested_by: Option<String>,
 }
@@ -132,18 +132,22 @@ pub struct LogFilter {
     pub plugin: Option<String>,
     /// Command.
     pub command: Option<String>,
-    /// Status of the attempt.
+    /// Status of the attempt; `queued` and `running` stand for the job's status now, `dead` for that of its end.
     pub status: Option<String>,
     /// Kind of trigger.
     pub submitted_by: Option<String>,
-    /// Text that `last_error`, `stderr` or `result` contains.
+    /// Words each of which stands in `last_error`, `stderr` or `result`; ASCII letters match in either case.
     pub query: Option<String>,
     /// Completed at or after, RFC 3339 UTC with milliseconds.
     pub from: Option<String>,
     /// Completed before, likewise.
     pub to: Option<String>,
-    /// False leaves `result`, `stderr` and `payload` out.
+    /// True brings `stderr` along.
     pub with_output: bool,
+    /// True brings `result` along, within the budget of a read.
+    pub with_result: bool,
+    /// Only what is listed after the attempt with that id: the next page. `total` counts them all the same.
+    pub before: Option<String>,
     /// Rows of a page.
     pub limit: u32,
     /// Rows before the page.
@@ -181,21 +185,41 @@ impl Readers {
         Ok(rows.iter().map(transition).collect())
     }
 
-    /// The transitions of all jobs after `id`, at most `limit`: a replay of the durable events.
+    /// The transitions of one or of all jobs after `id`, at most `limit`: a replay of the durable events.
     ///
     /// # Errors
     /// When the read failed.
-    pub async fn transitions_since(&self, id: i64, limit: u32) -> Result<Vec<TransitionRow>, Error> {
-        let rows = sqlx::query(
+    pub async fn transitions_since(
+        &self,
+        id: i64,
+        job: Option<JobId>,
+        limit: u32,
+    ) -> Result<Vec<TransitionRow>, Error> {
+        let mut query = QueryBuilder::<Sqlite>::new(
             "SELECT t.id, t.job_id, q.plugin, q.command, t.from_status, t.to_status, t.reason, t.attempt, t.created_at
-             FROM job_transitions t LEFT JOIN job_queue q ON q.id = t.job_id WHERE t.id > ?1 ORDER BY t.id LIMIT ?2",
+             FROM job_transitions t LEFT JOIN job_queue q ON q.id = t.job_id WHERE t.id > ",
+        );
+        query.push_bind(id);
+        if let Some(job) = job {
+            query.push(" AND t.job_id = ").push_bind(job.to_string());
+        }
+        query.push(" ORDER BY t.id LIMIT ").push_bind(i64::from(limit));
+        let rows = query.build().fetch_all(&self.pool).await.map_err(reading("transitions"))?;
+        Ok(rows.iter().map(transition).collect())
+    }
+
+    /// The oldest and the newest transition that the ledger holds; `None` when there is none.
+    ///
+    /// # Errors
+    /// When the read failed.
+    pub async fn transition_bounds(&self) -> Result<Option<(i64, i64)>, Error> {
+        let row = sqlx::query(
+            "SELECT (SELECT min(id) FROM job_transitions) AS oldest, (SELECT max(id) FROM job_transitions)",
         )
-        .bind(id)
-        .bind(limit)
-        .fetch_all(&self.pool)
+        .fetch_one(&self.pool)
         .await
         .map_err(reading("transitions"))?;
-        Ok(rows.iter().map(transition).collect())
+        Ok(row.get::<Option<i64>, _>(0).zip(row.get(1)))
     }
 
     /// The finished attempts of a job in their order.
@@ -265,16 +289,26 @@ impl Readers {
         let mut count = QueryBuilder::<Sqlite>::new("SELECT count(*) FROM job_log l WHERE true");
         conditions(&mut count, filter);
         let total: i64 = count.build().fetch_one(&self.pool).await.map_err(reading("the job log"))?.get(0);
-        let mut query = QueryBuilder::<Sqlite>::new(
-            "SELECT l.id, l.job_id, l.plugin, l.command, l.status, l.attempt, l.submitted_by, l.created_at, \
-             l.started_at, l.completed_at, l.last_error, l.parent_job_id, l.source_event_id, l.event_context_id, \
-             l.started_config_snapshot_id, l.requested_by",
-        );
-        query.push(if filter.with_output { ", l.result, l.stderr, l.payload" } else { ", NULL, NULL, NULL" });
+        let mut query = QueryBuilder::<Sqlite>::new("WITH page AS (SELECT l.rowid AS row, l.completed_at AS at");
+        query.push(if filter.with_result { ", octet_length(l.result) AS bytes" } else { ", NULL AS bytes" });
         query.push(" FROM job_log l WHERE true");
         conditions(&mut query, filter);
+        if let Some(before) = &filter.before {
+            query.push(" AND (l.completed_at, l.rowid) < (SELECT b.completed_at, b.rowid FROM job_log b WHERE b.id = ");
+            query.push_bind(before.clone()).push(")");
+        }
         query.push(" ORDER BY l.completed_at DESC, l.rowid DESC LIMIT ").push_bind(i64::from(filter.limit));
         query.push(" OFFSET ").push_bind(i64::from(filter.offset));
+        // sizes are summed up first, so that results beyond the budget are never loaded
+        query.push(
+            "), summed AS (SELECT row, at, bytes, sum(bytes) OVER (ORDER BY at DESC, row DESC) AS so_far FROM page) \
+             SELECT l.id, l.job_id, l.plugin, l.command, l.status, l.attempt, l.submitted_by, l.created_at, \
+             l.started_at, l.completed_at, l.last_error, l.parent_job_id, l.source_event_id, l.event_context_id, \
+             l.started_config_snapshot_id, l.requested_by, s.bytes, ",
+        );
+        query.push("iif(s.so_far <= ").push_bind(i64::from(RESULT_BUDGET)).push(", l.result, NULL)");
+        query.push(if filter.with_output { ", l.stderr" } else { ", NULL" });
+        query.push(" FROM summed s JOIN job_log l ON l.rowid = s.row ORDER BY s.at DESC, s.row DESC");
         let rows = query.build().fetch_all(&self.pool).await.map_err(reading("the job log"))?;
         let rows = rows
             .iter()
@@ -295,9 +329,9 @@ impl Readers {
                 event_context_id: row.get(13),
                 started_config_snapshot_id: row.get(14),
                 requested_by: row.get(15),
-                result: row.get(16),
-                stderr: row.get(17),
-                payload: row.get(18),
+                result_bytes: row.get(16),
+                result: row.get(17),
+                stderr: row.get(18),
             })
             .collect();
         Ok(Page { rows, total: u64::try_from(total).unwrap_or(0) })
@@ -312,7 +346,6 @@ fn conditions(query: &mut QueryBuilder<Sqlite>, filter: &LogFilter) {
     let equal = [
         (" AND l.plugin = ", &filter.plugin),
         (" AND l.command = ", &filter.command),
-        (" AND l.status = ", &filter.status),
         (" AND l.submitted_by = ", &filter.submitted_by),
         (" AND l.completed_at >= ", &filter.from),
         (" AND l.completed_at < ", &filter.to),
@@ -322,9 +355,40 @@ fn conditions(query: &mut QueryBuilder<Sqlite>, filter: &LogFilter) {
             query.push(sql).push_bind(value.clone());
         }
     }
-    if let Some(text) = &filter.query {
-        query.push(" AND (instr(l.last_error, ").push_bind(text.clone());
-        query.push(") > 0 OR instr(l.stderr, ").push_bind(text.clone());
-        query.push(") > 0 OR instr(l.result, ").push_bind(text.clone()).push(") > 0)");
+    match filter.status.as_deref() {
+        None => {}
+        Some("dead") => {
+            // the row may be pruned, and its history need not be
+            query.push(
+                " AND EXISTS (SELECT 1 FROM job_transitions t WHERE t.job_id = l.job_id AND t.to_status = 'dead')",
+            );
+        }
+        Some(status @ ("queued" | "running")) => {
+            query.push(" AND EXISTS (SELECT 1 FROM job_queue q WHERE q.id = l.job_id AND q.status = ");
+            query.push_bind(status.to_owned()).push(")");
+        }
+        Some(status) => {
+            query.push(" AND l.status = ").push_bind(status.to_owned());
+        }
     }
+    for word in filter.query.iter().flat_map(|text| text.split_whitespace()) {
+        let pattern = containing(word);
+        query.push(" AND (l.last_error LIKE ").push_bind(pattern.clone()).push(r" ESCAPE '\'");
+        query.push(" OR l.stderr LIKE ").push_bind(pattern.clone()).push(r" ESCAPE '\'");
+        query.push(" OR l.result LIKE ").push_bind(pattern).push(r" ESCAPE '\')");
+    }
+}
+
+/// A pattern of `LIKE` for texts in which the word stands.
+fn containing(word: &str) -> String {
+    let mut pattern = String::with_capacity(word.len() + 2);
+    pattern.push('%');
+    for c in word.chars() {
+        if matches!(c, '%' | '_' | '\\') {
+            pattern.push('\\');
+        }
+        pattern.push(c);
+    }
+    pattern.push('%');
+    pattern
 }

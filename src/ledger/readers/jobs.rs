@@ -100,10 +100,13 @@ fn job_row(row: &SqliteRow) -> JobRow {
     }
 }
 
+/// A status of attempts only.
+const TIMED_OUT: &str = "timed_out";
+
 /// Which jobs a list shows; empty fields match everything.
 #[derive(Debug, Clone, Default)]
 pub struct JobFilter {
-    /// Stored statuses.
+    /// Stored statuses; `timed_out` stands for ended jobs whose last attempt timed out.
     pub statuses: Vec<String>,
     /// Plugin or alias.
     pub plugin: Option<String>,
@@ -117,6 +120,8 @@ pub struct JobFilter {
     pub from: Option<String>,
     /// Created before, likewise.
     pub to: Option<String>,
+    /// Only jobs that were enqueued before that one: the next page of a list. `total` counts them all the same.
+    pub before: Option<JobId>,
     /// Rows of a page.
     pub limit: u32,
     /// Rows before the page.
@@ -157,6 +162,10 @@ impl Readers {
         let mut query = QueryBuilder::<Sqlite>::new("SELECT ");
         query.push(COLUMNS).push(" FROM job_queue q WHERE true");
         conditions(&mut query, filter);
+        if let Some(before) = filter.before {
+            query.push(" AND q.rowid < (SELECT b.rowid FROM job_queue b WHERE b.id = ");
+            query.push_bind(before.to_string()).push(")");
+        }
         query.push(" ORDER BY q.rowid DESC LIMIT ").push_bind(i64::from(filter.limit));
         query.push(" OFFSET ").push_bind(i64::from(filter.offset));
         let rows = query.build().fetch_all(&self.pool).await.map_err(reading("jobs"))?;
@@ -166,9 +175,16 @@ impl Readers {
 
 fn conditions(query: &mut QueryBuilder<Sqlite>, filter: &JobFilter) {
     if !filter.statuses.is_empty() {
-        let mut list = query.push(" AND q.status IN (").separated(", ");
+        let mut list = query.push(" AND (q.status IN (").separated(", ");
         for status in &filter.statuses {
             list.push_bind(status.clone());
+        }
+        query.push(")");
+        if filter.statuses.iter().any(|status| status == TIMED_OUT) {
+            query.push(
+                " OR q.status IN ('failed', 'dead') AND 'timed_out' = (SELECT a.status FROM job_attempts a \
+                 WHERE a.job_id = q.id ORDER BY a.attempt DESC LIMIT 1)",
+            );
         }
         query.push(")");
     }

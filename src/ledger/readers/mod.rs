@@ -1,9 +1,12 @@
 //! Looking without touching: an own pool of read-only connections, short reads, typed rows.
 
+mod family;
+mod figures;
 mod history;
 mod jobs;
 mod plugins;
 mod queue;
+mod recorded;
 mod whole;
 
 use std::path::{Path, PathBuf};
@@ -15,10 +18,13 @@ use sqlx::sqlite::{SqliteConnectOptions, SqlitePool, SqlitePoolOptions};
 
 use crate::error::Error;
 
+pub use family::{FAMILY_LIMIT, Family, FamilyRow, FamilyTiming, RESULT_BUDGET};
+pub use figures::{STOPWATCH_LIMIT, StatusCount, Waiting};
 pub use history::{AttemptRow, LogFilter, LogRow, StopwatchRow, TransitionRow};
 pub use jobs::{JobFilter, JobRow};
-pub use plugins::{FactRow, SnapshotRow};
+pub use plugins::{FactFilter, FactRow, SnapshotRow};
 pub use queue::{Counts, PluginCounts, QueuedPlugin, RunningRow};
+pub use recorded::RecordedJob;
 pub(crate) use whole::copy_into;
 
 /// One page of a list.

@@ -2,7 +2,8 @@
 
 use serde::Serialize;
 use serde_json::value::RawValue;
-use sqlx::Row as _;
+use sqlx::sqlite::Sqlite;
+use sqlx::{QueryBuilder, Row as _};
 
 use super::{Readers, json, reading};
 use crate::error::Error;
@@ -26,6 +27,17 @@ pub struct FactRow {
     pub fact: Option<Box<RawValue>>,
     /// RFC 3339.
     pub created_at: String,
+}
+
+/// Which facts of a plugin a list shows; empty fields match everything.
+#[derive(Debug, Clone, Default)]
+pub struct FactFilter {
+    /// Type by the manifest's rule.
+    pub fact_type: Option<String>,
+    /// Only those with a lower `seq`: the next page of a list.
+    pub before: Option<i64>,
+    /// Rows of a page.
+    pub limit: u32,
 }
 
 /// A row of `config_snapshots`, without the configuration itself.
@@ -57,21 +69,25 @@ impl Readers {
         Ok(row.and_then(|r| json(r.get(0))))
     }
 
-    /// The plugin's facts, the newest first.
+    /// The plugin's facts that match, the newest first.
     ///
     /// # Errors
     /// When the read failed.
-    pub async fn facts(&self, plugin: &str, limit: u32) -> Result<Vec<FactRow>, Error> {
-        let rows = sqlx::query(
+    pub async fn facts(&self, plugin: &str, filter: &FactFilter) -> Result<Vec<FactRow>, Error> {
+        let mut query = QueryBuilder::<Sqlite>::new(
             "SELECT id, seq, plugin_name, fact_type, job_id, command, fact_json, created_at FROM plugin_facts
-             WHERE plugin_name = ?1
-             ORDER BY CASE WHEN seq IS NULL THEN 1 ELSE 0 END ASC, seq DESC, created_at DESC LIMIT ?2",
-        )
-        .bind(plugin)
-        .bind(limit)
-        .fetch_all(&self.pool)
-        .await
-        .map_err(reading("the facts"))?;
+             WHERE plugin_name = ",
+        );
+        query.push_bind(plugin.to_owned());
+        if let Some(fact_type) = &filter.fact_type {
+            query.push(" AND fact_type = ").push_bind(fact_type.clone());
+        }
+        if let Some(before) = filter.before {
+            query.push(" AND seq < ").push_bind(before);
+        }
+        // null sorts lowest, so rows without a number come last
+        query.push(" ORDER BY seq DESC, id DESC LIMIT ").push_bind(i64::from(filter.limit));
+        let rows = query.build().fetch_all(&self.pool).await.map_err(reading("the facts"))?;
         Ok(rows
             .iter()
             .map(|r| FactRow {

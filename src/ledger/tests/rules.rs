@@ -6,7 +6,7 @@ use ductile_domain::job::{JobStatus, LEGAL_TRANSITIONS};
 use ductile_domain::outcome::Cause;
 use ductile_domain::plan::{NewFact, StateChange};
 use ductile_domain::retry::Ending;
-use ductile_ledger::{Enqueued, Finished, Snapshot, Verdict, WriteError};
+use ductile_ledger::{Enqueued, FactFilter, Finished, Snapshot, Verdict, WriteError};
 use serde_json::value::RawValue;
 use sqlx::Row as _;
 use sqlx::sqlite::SqliteConnection;
@@ -235,7 +235,8 @@ async fn facts_and_state_are_committed_with_the_finish() {
         assert_eq!(next.state.as_ref().map(|s| s.get()), Some(expected), "the next request sees it");
         bed.ledger.writer.give_back(next.fence, "test".into(), None).await.expect("given back");
     }
-    let facts = bed.ledger.readers.facts("echo", 100).await.expect("read");
+    let facts =
+        bed.ledger.readers.facts("echo", &FactFilter { limit: 100, ..FactFilter::default() }).await.expect("read");
     let numbers: Vec<_> = facts.iter().map(|f| f.seq).collect();
     assert_eq!(numbers, (1..=8).rev().map(Some).collect::<Vec<_>>());
     assert_eq!(facts[0].fact_type, "two");
@@ -347,7 +348,7 @@ async fn a_new_generation_buries_the_jobs_of_removed_plugins() {
     let parent = bed.running("echo").await;
     let recorded = bed.ledger.writer.record_snapshot(snapshot(2, &["echo"])).await.expect("recorded");
     assert_eq!(recorded.id, 2);
-    assert_eq!(recorded.buried.iter().map(|t| (t.job, t.to)).collect::<Vec<_>>(), [(buried, "dead")]);
+    assert_eq!(recorded.buried.iter().map(|b| (b.transition.job, b.transition.to, &*b.plugin)).collect::<Vec<_>>(), [(buried, "dead", "gone")]);
     let row = bed.ledger.readers.job(buried).await.expect("read").expect("there");
     assert!(row.last_error.is_some_and(|e| e.starts_with("cancelled:")));
     assert_eq!(bed.ledger.readers.job(stays).await.expect("read").expect("there").status, "queued");

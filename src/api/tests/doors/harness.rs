@@ -242,14 +242,13 @@ fn entry(uses: Option<&str>) -> PluginEntry {
 }
 
 fn discovered(name: &str) -> Discovered {
-    let command = Command::new;
     let manifest = Manifest {
         name: name.to_owned(),
         version: "0.1.0".to_owned(),
         protocol: PROTOCOL,
         entrypoint: "run".to_owned(),
         description: Some("A demonstration plugin".to_owned()),
-        commands: vec![command("poll", CommandType::Read), command("handle", CommandType::Write)],
+        commands: vec![Command::new("poll", CommandType::Read), Command::new("handle", CommandType::Write)],
         required_config: Vec::new(),
         optional_config: Vec::new(),
         concurrency_safe: true,
@@ -272,6 +271,7 @@ fn config() -> Config {
             job_log_retention: Duration::from_secs(86_400),
             drain_timeout: Duration::from_secs(30),
             strict_mode: false,
+            allow_symlinks: true,
             plugin_env_passthrough: Vec::new(),
         },
         plugin_roots: Vec::new(),
