@@ -5,32 +5,35 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
 use ductile_api::events::EventRing;
-use ductile_api::gateway::Gateway as _;
+use ductile_api::gateway::{Gateway as _, Refusal};
 use ductile_api::server::Connections;
-use ductile_domain::catalog::Catalog;
 use ductile_domain::config::Config;
 use ductile_domain::event::LiveEvent;
 use ductile_domain::generation::Generation;
 use ductile_domain::ids::BootId;
 use ductile_domain::problem::Problem;
-use ductile_ledger::{CommitFeed, Ledger, OpenOptions, Snapshot};
+use ductile_ledger::{CommitFeed, Ledger, OpenOptions};
 use ductile_otp::{ActorEvent, DynSupervisor, Exit, Intensity, Root, Tree};
 use ductile_plugin::Runner;
 use serde_json::{Map, Value};
 use tokio::sync::watch;
 
+use crate::assembly::{self, Assembled};
 use crate::environments::Environments;
+use crate::generations::Generations;
 use crate::handle::Handle;
-use crate::http::Listeners;
+use crate::http::{self, Door, Listeners};
 use crate::lock::Lock;
+use crate::notify::Notifier;
 use crate::shared::{Addresses, Crashes, Flags, Processes, Shared};
 use crate::tree::{self, Numbers};
 use crate::waiters::Waiters;
-use crate::{queue, reaper};
+use crate::{announce, queue, reaper};
 
 /// Attempts that may live at a time; the caps of the configuration are far below.
 const MOST_ATTEMPTS: usize = 65_536;
@@ -116,10 +119,13 @@ pub async fn boot(options: BootOptions) -> Result<Running, BootError> {
     let lock = Lock::acquire(&config.state.path.with_file_name("ductile.lock")).map_err(BootError::Lock)?;
     let boot = BootId::from(uuid::Uuid::new_v4());
 
-    let discovery = ductile_plugin::discover::discover_for(&config);
-    let (catalog, found) = Catalog::build(&config, &discovery.plugins);
-    let problems: Vec<Problem> = warnings.into_iter().chain(discovery.problems).chain(found).collect();
-    report(&problems, &config)?;
+    let assembled = assembly::assemble(config, warnings);
+    if assembled.is_refused_by_strict_mode() {
+        return Err(BootError::Config(assembled.warnings));
+    }
+    let Assembled { config, catalog, warnings, prints } = assembled;
+    // Errors about single plugins leave only these plugins out.
+    assembly::log(&warnings);
 
     // The feed and the jobs' supervisor are made before what they tell is there.
     let addresses = Addresses::new();
@@ -141,13 +147,9 @@ pub async fn boot(options: BootOptions) -> Result<Running, BootError> {
     let Ledger { writer, readers, was_clean, former_boot } =
         ductile_ledger::open(ledger_options.clone()).await.map_err(BootError::Ledger)?;
     let recorded = writer
-        .record_snapshot(snapshot(&config, &catalog))
+        .record_snapshot(assembly::snapshot(1, "start", &config, &catalog, &prints))
         .await
         .map_err(|e| BootError::Tree(format!("failed to record the configuration in the ledger: {e}")))?;
-    for buried in &recorded.buried {
-        let reason = buried.reason.as_deref().unwrap_or_default();
-        tracing::warn!(component = "config", job_id = %buried.job, reason, "cancelled a queued job: its plugin is not in the configuration");
-    }
     let paused = readers.mark("paused").await.ok().flatten().is_some();
     let listeners = listen(&config)?;
 
@@ -155,6 +157,8 @@ pub async fn boot(options: BootOptions) -> Result<Running, BootError> {
     let emit = ring.clone();
     let runner = Runner::new(config.service.max_workers as usize);
     let generation = Arc::new(Generation { no: 1, snapshot: Some(recorded.id), config, catalog });
+    let generations = Generations::default();
+    generations.add(&generation);
     let shared = Arc::new(Shared {
         boot,
         started,
@@ -177,11 +181,15 @@ pub async fn boot(options: BootOptions) -> Result<Running, BootError> {
         listeners,
         connections: Connections::default(),
         generation: watch::channel(generation).0,
+        generations,
+        reloads: tokio::sync::Mutex::new(prints),
+        notifier: Notifier::from_env(),
         flags: Flags::default(),
         stop: watch::channel(None).0,
     });
     shared.flags.set_paused(paused);
     let _ = home.set(Arc::downgrade(&shared));
+    announce::buried(&shared, &recorded.buried);
     let root = Root::start(tree::tree(&shared, &numbers), shared.tree.clone())
         .await
         .map_err(|e| BootError::Tree(format!("the supervision tree did not start: {e}")))?;
@@ -189,6 +197,7 @@ pub async fn boot(options: BootOptions) -> Result<Running, BootError> {
         component = "gateway", boot_id = %boot, ready_ms = started.elapsed().as_millis() as u64,
         plugins = shared.generation().catalog.iter().filter(|p| p.is_runnable).count(), "ductile running"
     );
+    shared.notifier.ready();
     Ok(Running { shared, root, _lock: lock })
 }
 
@@ -204,6 +213,7 @@ impl Running {
     /// Answers the exit of the root.
     pub async fn stop(&self, reason: &str) -> Exit {
         self.shared.flags.begin_shutdown();
+        self.shared.notifier.stopping();
         let exit = self.root.stop(reason, self.overall()).await;
         let _ = std::fs::remove_file(control_socket(&self.shared.ledger_options.path));
         exit
@@ -217,12 +227,20 @@ impl Running {
     /// Runs until a signal, an order or the root's own end; answers the process's exit code.
     pub async fn run(self, mut signals: Signals) -> i32 {
         let mut ordered = self.shared.stop.subscribe();
-        let reason = tokio::select! {
-            exit = self.root.wait() => return self.gave_up(&exit),
-            signal = signals.stop() => signal.to_owned(),
-            order = ordered.wait_for(Option::is_some) => {
-                let by = order.ok().and_then(|o| o.clone()).unwrap_or_default();
-                format!("asked by {by}")
+        let beat = self.beat();
+        let mut beat = pin!(beat);
+        let reason = loop {
+            tokio::select! {
+                exit = self.root.wait() => return self.gave_up(&exit),
+                order = signals.next() => match order {
+                    Order::Stop(signal) => break signal.to_owned(),
+                    Order::Reload => self.reload(),
+                },
+                order = ordered.wait_for(Option::is_some) => {
+                    let by = order.ok().and_then(|o| o.clone()).unwrap_or_default();
+                    break format!("asked by {by}");
+                }
+                () = &mut beat => {}
             }
         };
         tracing::info!(component = "gateway", reason, "stopping");
@@ -246,6 +264,25 @@ impl Running {
         }
     }
 
+    /// Beside everything else: a stop does not wait for it. The outcome is logged where it is known.
+    fn reload(&self) {
+        let handle = self.handle();
+        drop(tokio::spawn(async move {
+            if let Err(Refusal::Unavailable { reason, .. }) = handle.reload("SIGHUP".to_owned()).await {
+                tracing::error!(component = "config", reason, "SIGHUP: not reloaded");
+            }
+        }));
+    }
+
+    /// Tells the watchdog of the service manager for ever that this runtime still turns, if there is one.
+    async fn beat(&self) {
+        let Some(every) = self.shared.notifier.watchdog() else { return std::future::pending().await };
+        loop {
+            self.shared.notifier.alive();
+            tokio::time::sleep(every).await;
+        }
+    }
+
     fn gave_up(&self, exit: &Exit) -> i32 {
         tracing::error!(component = "gateway", %exit, "supervision gave up");
         eprintln!("ductile: supervision gave up: {exit}\n{}", self.handle().tree());
@@ -253,11 +290,18 @@ impl Running {
     }
 }
 
-/// The signals that stop the gateway.
+/// The signals that stop the gateway, and the one that reloads it.
 #[derive(Debug)]
 pub struct Signals {
     term: tokio::signal::unix::Signal,
     int: tokio::signal::unix::Signal,
+    hup: tokio::signal::unix::Signal,
+}
+
+/// What a signal asks for.
+enum Order {
+    Stop(&'static str),
+    Reload,
 }
 
 impl Signals {
@@ -267,13 +311,27 @@ impl Signals {
     /// When the runtime can't register a handler.
     pub fn listen() -> std::io::Result<Self> {
         use tokio::signal::unix::{SignalKind, signal};
-        Ok(Self { term: signal(SignalKind::terminate())?, int: signal(SignalKind::interrupt())? })
+        Ok(Self {
+            term: signal(SignalKind::terminate())?,
+            int: signal(SignalKind::interrupt())?,
+            hup: signal(SignalKind::hangup())?,
+        })
     }
 
-    async fn stop(&mut self) -> &'static str {
+    async fn next(&mut self) -> Order {
         tokio::select! {
-            _ = self.term.recv() => "SIGTERM",
-            _ = self.int.recv() => "SIGINT",
+            _ = self.term.recv() => Order::Stop("SIGTERM"),
+            _ = self.int.recv() => Order::Stop("SIGINT"),
+            _ = self.hup.recv() => Order::Reload,
+        }
+    }
+
+    /// A gateway that stops reloads nothing.
+    async fn stop(&mut self) -> &'static str {
+        loop {
+            if let Order::Stop(signal) = self.next().await {
+                return signal;
+            }
         }
     }
 
@@ -286,74 +344,17 @@ impl Signals {
     }
 }
 
-/// Logs every problem; errors about single plugins leave only these plugins out, unless the mode is strict.
-fn report(problems: &[Problem], config: &Config) -> Result<(), BootError> {
-    if config.service.strict_mode && problems.iter().any(Problem::is_error) {
-        return Err(BootError::Config(problems.to_vec()));
-    }
-    for problem in problems {
-        let (category, field, hint) = (problem.category, problem.path.as_deref(), problem.hint.as_deref());
-        let file = problem.file.as_ref().map(|f| f.display().to_string());
-        let line = problem.line;
-        if problem.is_error() {
-            tracing::error!(component = "config", category, field, file, line, hint, "{}", problem.message);
-        } else {
-            tracing::warn!(component = "config", category, field, file, line, hint, "{}", problem.message);
-        }
-    }
-    Ok(())
-}
-
-fn snapshot(config: &Config, catalog: &Catalog) -> Snapshot {
-    Snapshot {
-        generation: 1,
-        plugins: catalog.iter().filter(|p| p.is_runnable).map(|p| p.name.to_string()).collect(),
-        config_hash: config.source.hash.clone(),
-        source_hash: config.source.hash.clone(),
-        source_path: config.source.path.display().to_string(),
-        source: "file".to_owned(),
-        reason: "start".to_owned(),
-        ductile_version: env!("CARGO_PKG_VERSION").to_owned(),
-        binary_path: std::env::current_exe().map(|p| p.display().to_string()).unwrap_or_default(),
-        plugin_fingerprints: "{}".to_owned(),
-        sanitized_config: config.source.sanitized.to_string(),
-        secret_fingerprints: "{}".to_owned(),
-    }
-}
-
 /// Binds the control socket and, when the API is enabled, its TCP address.
 fn listen(config: &Config) -> Result<Listeners, BootError> {
     let path = control_socket(&config.state.path);
     let control = ductile_api::bind_control_socket(&path).map_err(|e| BootError::Listen(e.to_string()))?;
-    let tcp = if config.api.enabled { Some(listen_tcp(config)?) } else { None };
-    Ok(Listeners { control, tcp })
-}
-
-fn listen_tcp(config: &Config) -> Result<std::net::TcpListener, BootError> {
-    let address = config.api.listen;
-    let failed = |e: std::io::Error| {
-        let next = match e.kind() {
-            std::io::ErrorKind::AddrInUse => {
-                "another process listens there: stop it, or set api.listen to another port (or api.enabled: false)"
-            }
-            std::io::ErrorKind::PermissionDenied => {
-                "ports below 1024 need a privilege: choose a higher port in api.listen"
-            }
-            std::io::ErrorKind::AddrNotAvailable => "no interface has this address: correct api.listen",
-            _ => "correct api.listen",
-        };
-        BootError::Listen(format!("failed to listen on {address}: {e}; {next}"))
+    let tcp = if config.api.enabled {
+        let refused = |e: http::Refused| BootError::Listen(format!("{e}; {}", e.hint()));
+        Some(Arc::new(Door::bind(&config.api).map_err(refused)?))
+    } else {
+        None
     };
-    let listener = std::net::TcpListener::bind(address).map_err(failed)?;
-    listener.set_nonblocking(true).map_err(failed)?;
-    if config.api.tokens.is_empty() {
-        tracing::warn!(
-            component = "gateway", %address,
-            "the API has no token: it answers the public list only; the control socket answers its owner. \
-             Add one under api.auth.tokens to let others in"
-        );
-    }
-    Ok(listener)
+    Ok(Listeners::new(control, tcp))
 }
 
 /// The supervisor of the attempts saw one end. A death without a report is the reaper's to record.

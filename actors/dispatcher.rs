@@ -275,7 +275,8 @@ impl Dispatcher {
             snapshot: generation.snapshot,
         };
         let asking = Asking { me: cx.slot().clone(), asked: Some(asked) };
-        let then = Box::new(move |result: Result<Claims, WriteError>| asking.answered(result.map_err(|e| e.to_string())));
+        let then =
+            Box::new(move |result: Result<Claims, WriteError>| asking.answered(result.map_err(|e| e.to_string())));
         let ledger = self.shared.addresses.ledger.clone();
         let claim = ledger::Msg::Claim { request, at_next_end, then };
         if ledger.is_up() {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use ductile_api::events::EventRing;
-use ductile_api::gateway::{Cancelled, Gateway, Health, Refusal, Submission, Submitted};
+use ductile_api::gateway::{Cancelled, Gateway, GenerationUse, Health, Refusal, Reloaded, Submission, Submitted};
 use ductile_domain::generation::Generation;
 use ductile_domain::ids::{BootId, JobId};
 use ductile_domain::job::NewJob;
@@ -16,7 +16,10 @@ use ductile_otp::{CallError, InspectError, Kind, Node, RestartError};
 use serde_json::Value;
 
 use crate::shared::{CALL_DEADLINE, LEDGER_DEADLINE, SLOW_POLL, Shared};
-use crate::{breaker, dispatcher, job, ledger};
+use crate::{breaker, config, dispatcher, job, ledger};
+
+/// How long a caller waits for a reload, with the ones before it.
+const RELOAD_DEADLINE: Duration = Duration::from_secs(60);
 
 /// Addresses and shared state behind the doors; holds no actor, so it survives all of them.
 #[derive(Debug, Clone)]
@@ -48,6 +51,9 @@ impl Handle {
 }
 
 fn refuse_write(error: &WriteError) -> Refusal {
+    if let WriteError::PluginGone { plugin } = error {
+        return Refusal::PluginGone(plugin.clone());
+    }
     if error.is_transient() || matches!(error, WriteError::Closed) {
         Refusal::Unavailable { reason: error.to_string(), retry_after: Duration::from_secs(5) }
     } else {
@@ -157,6 +163,14 @@ impl Gateway for Handle {
         }
     }
 
+    async fn reload(&self, requested_by: String) -> Result<Reloaded, Refusal> {
+        let make = |reply| config::Msg::Reload { requested_by, reply };
+        match self.shared.addresses.config.call(make, RELOAD_DEADLINE).await {
+            Ok(result) => result,
+            Err(error) => Err(refuse_call(&error, "the reload")),
+        }
+    }
+
     fn stop(&self, requested_by: String) {
         self.shared.stop.send_replace(Some(requested_by));
     }
@@ -167,6 +181,10 @@ impl Gateway for Handle {
 
     fn generation(&self) -> Arc<Generation> {
         self.shared.generation()
+    }
+
+    fn generations(&self) -> Vec<GenerationUse> {
+        self.shared.generations.uses()
     }
 
     async fn health(&self) -> Health {

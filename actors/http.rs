@@ -1,14 +1,21 @@
 //! The http actor: owns the accept loops of the doors. Listeners and connections outlive it, so that its restart costs
 //! a caller some milliseconds and no connection.
 //!
-//! Woken by its own stop only. It never handles a request: connections are plain tasks.
+//! Woken by its own stop, and by a reload that changes the API's address. It never handles a request: connections are
+//! plain tasks.
 
-use std::sync::Arc;
+use std::fmt;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::os::unix::net::UnixListener;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use ductile_api::server;
-use ductile_otp::{Cx, Exit, Message, Server, StartInfo};
+use ductile_domain::config::Api;
+use ductile_otp::{Cx, Exit, Message, Reply, Server, StartInfo};
 use serde_json::{Value, json};
+use tokio::sync::oneshot;
 
 use crate::handle::Handle;
 use crate::shared::Shared;
@@ -17,28 +24,109 @@ use crate::shared::Shared;
 #[derive(Debug)]
 pub(crate) struct Listeners {
     /// The control socket.
-    pub(crate) control: std::os::unix::net::UnixListener,
+    control: UnixListener,
     /// The TCP door, when the API is enabled.
-    pub(crate) tcp: Option<std::net::TcpListener>,
+    tcp: Mutex<Option<Arc<Door>>>,
+}
+
+/// A listening socket. It is closed when nobody holds it.
+#[derive(Debug)]
+pub(crate) struct Door {
+    /// As it was configured; port 0 stands for any.
+    pub(crate) address: SocketAddr,
+    listener: TcpListener,
+}
+
+/// An address that can't be listened on.
+#[derive(Debug)]
+pub(crate) struct Refused {
+    address: SocketAddr,
+    source: io::Error,
+}
+
+impl Listeners {
+    pub(crate) fn new(control: UnixListener, tcp: Option<Arc<Door>>) -> Self {
+        Self { control, tcp: Mutex::new(tcp) }
+    }
+
+    /// The door that serves, or is about to.
+    pub(crate) fn tcp(&self) -> Option<Arc<Door>> {
+        self.tcp.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Takes effect when the http actor is told, or starts.
+    pub(crate) fn set_tcp(&self, door: Option<Arc<Door>>) {
+        *self.tcp.lock().unwrap_or_else(PoisonError::into_inner) = door;
+    }
+}
+
+impl Door {
+    /// Binds the API's address.
+    pub(crate) fn bind(api: &Api) -> Result<Self, Refused> {
+        let address = api.listen;
+        let refused = |source| Refused { address, source };
+        let listener = TcpListener::bind(address).map_err(refused)?;
+        listener.set_nonblocking(true).map_err(refused)?;
+        if api.tokens.is_empty() {
+            tracing::warn!(
+                component = "gateway", %address,
+                "the API has no token: it answers the public list only; the control socket answers its owner. \
+                 Add one under api.auth.tokens to let others in"
+            );
+        }
+        Ok(Self { address, listener })
+    }
+}
+
+impl Refused {
+    /// What to do about it.
+    pub(crate) fn hint(&self) -> &'static str {
+        match self.source.kind() {
+            io::ErrorKind::AddrInUse => {
+                "a process listens there, or this gateway itself on another address with that port: stop it, or set \
+                 api.listen to another port (or api.enabled: false)"
+            }
+            io::ErrorKind::PermissionDenied => "ports below 1024 need a privilege: choose a higher port in api.listen",
+            io::ErrorKind::AddrNotAvailable => "no interface has this address: correct api.listen",
+            _ => "correct api.listen",
+        }
+    }
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "failed to listen on {}: {}", self.address, self.source)
+    }
 }
 
 /// How long open connections may take to end when the gateway stops.
 const CLOSE_GRACE: Duration = Duration::from_secs(5);
 
-/// State: the connections, which outlive it.
+/// State: the accept loop at the TCP door; the connections outlive it.
 pub(crate) struct Http {
     shared: Arc<Shared>,
+    tcp: Option<AcceptLoop>,
+}
+
+/// A loop that ends when this is dropped.
+struct AcceptLoop {
+    door: Arc<Door>,
+    stop: oneshot::Sender<()>,
+    ended: oneshot::Receiver<()>,
 }
 
 pub(crate) enum Msg {
-    /// An accept loop ended, which it never does by itself.
-    Ended(Option<String>),
+    /// A reload has changed the listeners: serve the one there is now; answered when the former one is closed.
+    Listen(Reply<()>),
+    /// An accept loop failed, which it never does by itself.
+    Failed(String),
 }
 
 impl Message for Msg {
     fn kind(&self) -> &'static str {
         match self {
-            Self::Ended(_) => "Ended",
+            Self::Listen(_) => "Listen",
+            Self::Failed(_) => "Failed",
         }
     }
 }
@@ -48,31 +136,28 @@ impl Server for Http {
     type Args = Arc<Shared>;
 
     async fn init(shared: Self::Args, cx: &Cx<Self>, _: StartInfo) -> Result<Self, Exit> {
-        let failed = |what: &'static str| move |e: std::io::Error| Exit::Error(format!("could not clone {what}: {e}"));
-        let router = ductile_api::router(Arc::new(Handle::new(shared.clone())));
-        let control = shared.listeners.control.try_clone().map_err(failed("the control socket"))?;
-        let tcp = match &shared.listeners.tcp {
-            Some(tcp) => Some(tcp.try_clone().map_err(failed("the API's listener"))?),
-            None => None,
-        };
-        let (connections, routes, me) = (shared.connections.clone(), router.clone(), cx.slot().clone());
+        let control = shared.listeners.control.try_clone();
+        let control = control.map_err(|e| Exit::Error(format!("could not clone the control socket: {e}")))?;
+        let routes = ductile_api::router(Arc::new(Handle::new(shared.clone())));
+        let (connections, me) = (shared.connections.clone(), cx.slot().clone());
         drop(cx.spawn(async move {
-            let ended = server::serve_unix(control, routes, &connections, std::future::pending()).await;
-            let _ = me.try_cast(Msg::Ended(ended.err().map(|e| e.to_string())));
+            if let Err(error) = server::serve_unix(control, routes, &connections, std::future::pending()).await {
+                let _ = me.try_cast(Msg::Failed(error.to_string()));
+            }
         }));
-        if let Some(tcp) = tcp {
-            let (connections, me) = (shared.connections.clone(), cx.slot().clone());
-            drop(cx.spawn(async move {
-                let ended = server::serve_tcp(tcp, router, &connections, std::future::pending()).await;
-                let _ = me.try_cast(Msg::Ended(ended.err().map(|e| e.to_string())));
-            }));
-        }
-        Ok(Self { shared })
+        let mut http = Self { shared, tcp: None };
+        http.listen(cx).await?;
+        Ok(http)
     }
 
-    async fn handle(&mut self, _: &Cx<Self>, msg: Msg) -> Result<(), Exit> {
+    async fn handle(&mut self, cx: &Cx<Self>, msg: Msg) -> Result<(), Exit> {
         match msg {
-            Msg::Ended(reason) => Err(Exit::Error(reason.unwrap_or_else(|| "an accept loop ended".to_owned()))),
+            Msg::Listen(reply) => {
+                self.listen(cx).await?;
+                reply.send(());
+                Ok(())
+            }
+            Msg::Failed(reason) => Err(Exit::Error(reason)),
         }
     }
 
@@ -84,6 +169,45 @@ impl Server for Http {
     }
 
     fn inspect(&self) -> Value {
-        json!({ "connections": self.shared.connections.open(), "waiting_callers": self.shared.waiters.len() })
+        json!({
+            "connections": self.shared.connections.open(), "waiting_callers": self.shared.waiters.len(),
+            "listening": self.tcp.as_ref().and_then(|l| l.door.listener.local_addr().ok()).map(|a| a.to_string()),
+        })
+    }
+}
+
+impl Http {
+    /// Serves the door that there is now, then closes the one before it. Its connections live on.
+    async fn listen(&mut self, cx: &Cx<Self>) -> Result<(), Exit> {
+        let wanted = self.shared.listeners.tcp();
+        let served = self.tcp.as_ref().map(|l| &l.door);
+        if wanted.as_ref().map(Arc::as_ptr) == served.map(Arc::as_ptr) {
+            return Ok(());
+        }
+        let next = wanted.map(|door| self.accept(cx, door)).transpose()?;
+        if let Some(AcceptLoop { door, stop, ended }) = std::mem::replace(&mut self.tcp, next) {
+            drop(stop);
+            // An error says that the loop is gone, which is what is waited for.
+            let _ = ended.await;
+            tracing::info!(component = "gateway", address = %door.address, "the API listens there no more");
+        }
+        Ok(())
+    }
+
+    fn accept(&self, cx: &Cx<Self>, door: Arc<Door>) -> Result<AcceptLoop, Exit> {
+        let listener = door.listener.try_clone();
+        let listener = listener.map_err(|e| Exit::Error(format!("could not clone the API's listener: {e}")))?;
+        let routes = ductile_api::router(Arc::new(Handle::new(self.shared.clone())));
+        let (connections, me) = (self.shared.connections.clone(), cx.slot().clone());
+        let (stop, stopped) = oneshot::channel::<()>();
+        let (end, ended) = oneshot::channel();
+        drop(cx.spawn(async move {
+            let until = async { drop(stopped.await) };
+            if let Err(error) = server::serve_tcp(listener, routes, &connections, until).await {
+                let _ = me.try_cast(Msg::Failed(error.to_string()));
+            }
+            let _ = end.send(());
+        }));
+        Ok(AcceptLoop { door, stop, ended })
     }
 }

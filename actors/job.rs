@@ -23,6 +23,7 @@ use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
 use crate::announce::Announced;
+use crate::generations::Place;
 use crate::shared::{CALL_DEADLINE, Shared};
 use crate::{announce, dispatcher, ledger, reaper, router};
 
@@ -39,6 +40,8 @@ pub(crate) struct JobArgs {
 /// State: the claim, and where in its life it is.
 pub(crate) struct Job {
     args: JobArgs,
+    /// Counts it under its generation.
+    _place: Place,
     phase: Phase,
     cancelled: Option<String>,
     /// The claim's end is recorded, or left to the reaper's sweep.
@@ -75,7 +78,8 @@ impl Server for Job {
     type Args = JobArgs;
 
     async fn init(args: JobArgs, _: &Cx<Self>, _: StartInfo) -> Result<Self, Exit> {
-        Ok(Self { args, phase: Phase::Claimed, cancelled: None, is_settled: false })
+        let place = args.shared.generations.enter(&args.generation);
+        Ok(Self { args, _place: place, phase: Phase::Claimed, cancelled: None, is_settled: false })
     }
 
     async fn continue_(&mut self, cx: &Cx<Self>) -> Result<(), Exit> {

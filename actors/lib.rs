@@ -2,20 +2,24 @@
 //! doors reach it.
 
 mod announce;
+mod assembly;
 mod boot;
 mod breaker;
 mod config;
 mod dispatcher;
 mod drainer;
 mod environments;
+mod generations;
 mod handle;
 mod http;
 mod job;
 mod ledger;
 mod lock;
 mod maintenance;
+mod notify;
 mod queue;
 mod reaper;
+mod reload;
 mod router;
 mod run;
 mod scheduler;

@@ -20,12 +20,15 @@ pub(crate) struct Scheduler {
 pub(crate) enum Msg {
     /// `service.tick_interval` has passed.
     Tick,
+    /// A reload may have changed the interval.
+    Retime,
 }
 
 impl Message for Msg {
     fn kind(&self) -> &'static str {
         match self {
             Self::Tick => "Tick",
+            Self::Retime => "Retime",
         }
     }
 }
@@ -43,6 +46,7 @@ impl Server for Scheduler {
     async fn handle(&mut self, cx: &Cx<Self>, msg: Msg) -> Result<(), Exit> {
         match msg {
             Msg::Tick => self.tick(cx),
+            Msg::Retime => self.arm(cx),
         }
         Ok(())
     }

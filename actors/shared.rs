@@ -12,13 +12,16 @@ use ductile_api::server::Connections;
 use ductile_domain::generation::Generation;
 use ductile_domain::ids::{BootId, JobId};
 use ductile_domain::job::Fence;
-use ductile_ledger::{CommitFeed, OpenOptions, Readers, Writer};
+use ductile_ledger::{CommitFeed, OpenOptions, Readers, Recorded, Snapshot, WriteError, Writer};
 use ductile_otp::{DynSupervisor, Slot, Tree};
 use ductile_plugin::Runner;
 use tokio::sync::watch;
 
+use crate::assembly::Prints;
 use crate::environments::Environments;
+use crate::generations::Generations;
 use crate::http::Listeners;
+use crate::notify::Notifier;
 use crate::waiters::Waiters;
 use crate::{breaker, config, dispatcher, http, ledger, maintenance, queue, reaper, router, scheduler};
 
@@ -101,6 +104,11 @@ pub struct Shared {
     /// Open connections, which outlive the accept loops.
     pub(crate) connections: Connections,
     pub(crate) generation: watch::Sender<Arc<Generation>>,
+    pub(crate) generations: Generations,
+    /// Held by the reload that is under way: what the plugins in force are made of.
+    pub(crate) reloads: tokio::sync::Mutex<Prints>,
+    /// The service manager, if there is one.
+    pub(crate) notifier: Notifier,
     pub(crate) flags: Flags,
     /// Names who asked for a graceful stop, once someone has.
     pub(crate) stop: watch::Sender<Option<String>>,
@@ -116,6 +124,15 @@ impl Shared {
     /// The configuration in force.
     pub(crate) fn generation(&self) -> Arc<Generation> {
         self.generation.borrow().clone()
+    }
+
+    /// Puts a generation in force in the ledger. Past the ledger actor, whose crash would leave it unknown whether it was.
+    ///
+    /// # Errors
+    /// When nothing was committed.
+    pub(crate) async fn record_snapshot(&self, snapshot: Snapshot) -> Result<Recorded, WriteError> {
+        let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        writer.ok_or(WriteError::Closed)?.record_snapshot(snapshot).await
     }
 }
 

@@ -59,7 +59,6 @@ pub(crate) fn tree(shared: &Arc<Shared>, numbers: &Numbers) -> SupervisorSpec {
         children,
     };
     let secs = Duration::from_secs;
-    let drain = shared.generation().config.service.drain_timeout;
 
     let control = vec![worker::<Config>("config", a.config.clone(), s(), secs(2))];
     let storage = vec![
@@ -79,7 +78,8 @@ pub(crate) fn tree(shared: &Arc<Shared>, numbers: &Numbers) -> SupervisorSpec {
     ];
     let flow = vec![worker::<Scheduler>("scheduler", a.scheduler.clone(), s(), secs(2))];
     let doors = vec![worker::<Http>("http", a.http.clone(), s(), secs(15))];
-    let drainer = vec![worker::<Drainer>("drainer", Slot::new(1, 10), s(), drain + secs(10))];
+    // It limits itself by a setting that a reload may change.
+    let drainer = vec![ChildSpec::worker::<Drainer>("drainer", Slot::new(1, 10), s()).shutdown(Shutdown::Infinity)];
 
     sup(
         "root",

@@ -220,7 +220,18 @@ pub struct Recorded {
     /// Row of `config_snapshots`.
     pub id: i64,
     /// Queued jobs of plugins that are not in force any more, now `dead`.
-    pub buried: Vec<Transition>,
+    pub buried: Vec<Buried>,
+}
+
+/// A queued job that died because its plugin was removed or disabled.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Buried {
+    /// Plugin or alias.
+    pub plugin: Arc<str>,
+    /// Command.
+    pub command: Arc<str>,
+    /// To `dead`.
+    pub transition: Transition,
 }
 
 /// Rows that retention may take.

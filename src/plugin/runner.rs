@@ -37,7 +37,6 @@ impl Drop for Owner {
 }
 
 struct Pool {
-    max_threads: usize,
     state: Mutex<State>,
     /// Work arrived, or the pool closed.
     work: Condvar,
@@ -52,6 +51,8 @@ struct State {
     idle: usize,
     /// All threads.
     threads: usize,
+    /// How many there may be; more end as soon as they are idle.
+    max_threads: usize,
     /// Runs that a thread has taken and not ended.
     running: usize,
     is_closed: bool,
@@ -98,8 +99,7 @@ impl Runner {
     #[must_use]
     pub fn new(max_threads: usize) -> Self {
         let pool = Pool {
-            max_threads: max_threads.max(1),
-            state: Mutex::default(),
+            state: Mutex::new(State { max_threads: max_threads.max(1), ..State::default() }),
             work: Condvar::new(),
             ended: Condvar::new(),
         };
@@ -138,6 +138,23 @@ impl Runner {
         };
         self.owner.pool.take_in(task);
         Handle { control }
+    }
+
+    /// From now on at most so many (at least 1) processes at a time. Those that run are left alone: with fewer threads
+    /// allowed, the surplus ends with its runs.
+    pub fn set_max_threads(&self, max_threads: usize) {
+        let pool = &self.owner.pool;
+        lock(&pool.state).max_threads = max_threads.max(1);
+        // Idle threads that are too many end.
+        pool.work.notify_all();
+        loop {
+            let state = lock(&pool.state);
+            let has_room = state.threads < state.max_threads && !state.is_closed;
+            if !has_room || state.waiting.len() <= state.threads - state.running {
+                return;
+            }
+            pool.add_thread(state);
+        }
     }
 
     /// Processes that are being run now.
@@ -184,9 +201,13 @@ impl Pool {
             self.work.notify_one();
             return;
         }
-        if state.threads >= self.max_threads {
-            return;
+        if state.threads < state.max_threads {
+            self.add_thread(state);
         }
+    }
+
+    /// One thread more, for what waits.
+    fn add_thread(self: &Arc<Self>, mut state: MutexGuard<'_, State>) {
         state.threads += 1;
         drop(state);
         let pool = self.clone();
@@ -222,11 +243,10 @@ impl Pool {
         while let Some(task) = self.next() {
             task.perform(&mut wake, || lock(&self.state).running -= 1);
         }
-        lock(&self.state).threads -= 1;
         self.ended.notify_all();
     }
 
-    /// Waits for work; `None` when the pool is closed.
+    /// Waits for work; `None` when the thread is not needed any more, and not counted any more.
     fn next(&self) -> Option<Task> {
         let mut state = lock(&self.state);
         loop {
@@ -234,7 +254,8 @@ impl Pool {
                 state.running += 1;
                 return Some(task);
             }
-            if state.is_closed {
+            if state.is_closed || state.threads > state.max_threads {
+                state.threads -= 1;
                 return None;
             }
             state.idle += 1;

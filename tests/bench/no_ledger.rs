@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ductile_api::events::EventRing;
-use ductile_api::gateway::{Cancelled, Gateway, Health, Refusal, Submission, Submitted};
+use ductile_api::gateway::{Cancelled, Gateway, GenerationUse, Health, Refusal, Reloaded, Submission, Submitted};
 use ductile_domain::catalog::Catalog;
 use ductile_domain::generation::Generation;
 use ductile_domain::ids::{BootId, JobId};
@@ -104,6 +104,14 @@ impl Gateway for Forgetful {
 
     async fn inspect_actor(&self, path: &str) -> Result<Option<Value>, Refusal> {
         Err(Refusal::UnknownActor(path.to_owned()))
+    }
+
+    async fn reload(&self, _: String) -> Result<Reloaded, Refusal> {
+        unreachable!("the benchmark reloads nothing")
+    }
+
+    fn generations(&self) -> Vec<GenerationUse> {
+        Vec::new()
     }
 
     fn stop(&self, _: String) {}

@@ -101,3 +101,23 @@ fn one_spawn_for_the_trace() {
     let bench = Bench::new();
     assert_eq!(bench.exited(&support::plugin(&support::root().join("plugins/echo")), "poll", None).end, End::Exited(0));
 }
+
+/// A reload changes how many may run while others run and wait.
+#[test]
+fn the_number_of_processes_at_a_time_changes_while_they_run() {
+    let _alone = ALONE.lock().expect("no other test failed");
+    let bench = Bench::with(1, Duration::from_secs(60));
+    let plugin = Bench::fault("hang");
+    let runs: Vec<_> = (0..3).map(|_| bench.start(&plugin, "poll", None)).collect();
+    until("the first runs", || bench.runner.running() == 1);
+    bench.runner.set_max_threads(3);
+    until("those that waited run", || bench.runner.running() == 3);
+    bench.runner.set_max_threads(1);
+    assert_eq!(bench.runner.running(), 3, "what runs is left alone");
+    for run in runs {
+        run.cancel();
+        drop(run.wait());
+    }
+    until("the surplus has ended", || bench.runner.threads() == 1);
+    assert_eq!(bench.exited(&support::plugin(&support::root().join("plugins/echo")), "poll", None).end, End::Exited(0));
+}

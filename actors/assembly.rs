@@ -1,0 +1,109 @@
+//! What a configuration is made of beyond its files: the plugins that were found for it, and what tells two of them
+//! apart. The same for a start and for a reload.
+
+use std::collections::BTreeMap;
+use std::fs;
+
+use ductile_domain::catalog::{Catalog, Discovered};
+use ductile_domain::config::{Config, PluginEntry};
+use ductile_domain::problem::Problem;
+use ductile_ledger::Snapshot;
+use serde::Serialize;
+
+/// A configuration with its plugins.
+pub(crate) struct Assembled {
+    pub(crate) config: Config,
+    pub(crate) catalog: Catalog,
+    /// Also errors about single plugins, which leave only these plugins out.
+    pub(crate) warnings: Vec<Problem>,
+    pub(crate) prints: Prints,
+}
+
+/// What each entry under `plugins:` is made of.
+pub(crate) type Prints = BTreeMap<String, Print>;
+
+/// BLAKE3 hashes in lower-case hex. Two plugins with equal prints do the same.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct Print {
+    /// Over the operator's entry.
+    settings: String,
+    /// Over what `init` depends on: the entry's `config`, the manifest and the executable.
+    pub(crate) init: String,
+}
+
+impl Assembled {
+    /// In strict mode a plugin that can't be loaded refuses the whole.
+    pub(crate) fn is_refused_by_strict_mode(&self) -> bool {
+        self.config.service.strict_mode && self.warnings.iter().any(Problem::is_error)
+    }
+}
+
+/// Looks for the plugins of a loaded configuration. Reads files, so not for an async thread while the gateway runs.
+pub(crate) fn assemble(config: Config, warnings: Vec<Problem>) -> Assembled {
+    let discovery = ductile_plugin::discover::discover_for(&config);
+    let (catalog, found) = Catalog::build(&config, &discovery.plugins);
+    let warnings = warnings.into_iter().chain(discovery.problems).chain(found).collect();
+    let prints = config
+        .plugins
+        .iter()
+        .map(|(name, entry)| {
+            let found = discovery.plugins.get(entry.uses.as_deref().unwrap_or(name));
+            (name.clone(), Print::of(entry, found))
+        })
+        .collect();
+    Assembled { config, catalog, warnings, prints }
+}
+
+impl Print {
+    fn of(entry: &PluginEntry, found: Option<&Discovered>) -> Self {
+        let config = serde_json::to_vec(&entry.config).unwrap_or_default();
+        let mut settings = blake3::Hasher::new();
+        // `Debug` shows all of the entry but the values of its config, which may be secrets.
+        settings.update(format!("{entry:?}").as_bytes()).update(&config);
+        let mut init = blake3::Hasher::new();
+        init.update(&config);
+        for file in found.iter().flat_map(|f| [f.dir.join("manifest.yaml"), f.entrypoint.clone()]) {
+            // A file that can't be read now is one that differs when it can be again.
+            init.update(blake3::hash(&fs::read(file).unwrap_or_default()).as_bytes());
+        }
+        Self { settings: settings.finalize().to_hex().to_string(), init: init.finalize().to_hex().to_string() }
+    }
+}
+
+/// The row of `config_snapshots` that a generation gets.
+pub(crate) fn snapshot(
+    generation: u64,
+    reason: &'static str,
+    config: &Config,
+    catalog: &Catalog,
+    prints: &Prints,
+) -> Snapshot {
+    Snapshot {
+        generation,
+        plugins: catalog.iter().filter(|p| p.is_runnable).map(|p| p.name.to_string()).collect(),
+        config_hash: config.source.hash.clone(),
+        source_hash: config.source.hash.clone(),
+        source_path: config.source.path.display().to_string(),
+        source: "file".to_owned(),
+        reason: reason.to_owned(),
+        ductile_version: env!("CARGO_PKG_VERSION").to_owned(),
+        binary_path: std::env::current_exe().map(|p| p.display().to_string()).unwrap_or_default(),
+        plugin_fingerprints: serde_json::to_string(prints).unwrap_or_else(|_| "{}".to_owned()),
+        sanitized_config: config.source.sanitized.to_string(),
+        secret_fingerprints: "{}".to_owned(),
+    }
+}
+
+/// Logs every problem with its place.
+pub(crate) fn log(problems: &[Problem]) {
+    for problem in problems {
+        let (category, field, hint) = (problem.category, problem.path.as_deref(), problem.hint.as_deref());
+        let file = problem.file.as_ref().map(|f| f.display().to_string());
+        let line = problem.line;
+        if problem.is_error() {
+            tracing::error!(component = "config", category, field, file, line, hint, "{}", problem.message);
+        } else {
+            tracing::warn!(component = "config", category, field, file, line, hint, "{}", problem.message);
+        }
+    }
+}

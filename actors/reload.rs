@@ -1,0 +1,321 @@
+//! From one generation to the next: prepare, commit, apply. One at a time; whoever comes second waits and reads again.
+//!
+//! Prepare reads files and binds sockets, and changes nothing: whatever is wrong ends the reload there. The commit is
+//! one transaction of the ledger. Applying can't fail any more: an actor that does not take the change in time is
+//! restarted, and starts under the generation in force.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use chrono::Utc;
+use ductile_api::gateway::{Refusal, Reloaded};
+use ductile_domain::config::{Config, State};
+use ductile_domain::event::LiveEvent;
+use ductile_domain::generation::Generation;
+use ductile_domain::problem::Problem;
+use ductile_domain::time;
+use ductile_ledger::{Recorded, Snapshot, WriteError};
+use serde_json::{Map, Value};
+
+use crate::assembly::{self, Assembled, Prints};
+use crate::http::Door;
+use crate::shared::{CALL_DEADLINE, Shared};
+use crate::{announce, dispatcher, http, scheduler};
+
+/// How long the commit is tried while the ledger is down or busy.
+const COMMIT_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Reads the configuration again and puts it in force, or changes nothing.
+///
+/// # Errors
+/// Every problem of the configuration; or why the ledger could not take it.
+pub(crate) async fn reload(shared: &Arc<Shared>, requested_by: String) -> Result<Reloaded, Refusal> {
+    let mut prints = shared.reloads.lock().await;
+    if shared.flags.is_shutting_down() || shared.flags.is_draining() {
+        let reason = "the gateway is stopping and reloads nothing".to_owned();
+        return Err(Refusal::Unavailable { reason, retry_after: Duration::from_secs(10) });
+    }
+    shared.notifier.reloading();
+    let result = change(shared, &mut prints).await;
+    shared.notifier.ready();
+    match &result {
+        Ok(reloaded) => tell(shared, reloaded, &requested_by),
+        Err(refusal) => tell_refused(shared, refusal, &requested_by),
+    }
+    result
+}
+
+async fn change(shared: &Arc<Shared>, prints: &mut Prints) -> Result<Reloaded, Refusal> {
+    let former = shared.generation();
+    let Prepared { assembled, restart_required, door } = prepare(shared, &former).await?;
+    let Assembled { config, catalog, warnings, prints: new_prints } = assembled;
+    let differences = Differences::between(&former.config, &config, prints, &new_prints);
+    let no = former.no + 1;
+    let recorded = commit(shared, assembly::snapshot(no, "reload", &config, &catalog, &new_prints)).await?;
+    let reloaded = Reloaded {
+        reloaded_at: time::format(Utc::now()),
+        generation: no,
+        config_snapshot_id: recorded.id,
+        added: differences.added,
+        changed: differences.changed,
+        removed: differences.removed,
+        restart_required,
+        warnings,
+    };
+    *prints = new_prints;
+    // A raised limit holds before the dispatcher makes use of it.
+    shared.runner.set_max_threads(config.service.max_workers.max(former.config.service.max_workers) as usize);
+    let generation = Arc::new(Generation { no, snapshot: Some(recorded.id), config, catalog });
+    shared.generations.add(&generation);
+    shared.generation.send_replace(generation);
+    if let Some(door) = door {
+        shared.listeners.set_tcp(door);
+    }
+    announce::buried(shared, &recorded.buried);
+    apply(shared).await;
+    Ok(reloaded)
+}
+
+/// What a commit needs, with nothing changed yet.
+struct Prepared {
+    assembled: Assembled,
+    restart_required: Vec<String>,
+    /// The API's next listener, when its address changes; bound already. The inner one is missing when it closes.
+    door: Option<Option<Arc<Door>>>,
+}
+
+async fn prepare(shared: &Shared, former: &Arc<Generation>) -> Result<Prepared, Refusal> {
+    let source = former.config.source.path.clone();
+    let read = tokio::task::spawn_blocking(move || {
+        let loaded = ductile_config::load(&source, &|name| std::env::var(name).ok())?;
+        Ok::<_, Vec<Problem>>(assembly::assemble(loaded.config, loaded.warnings))
+    });
+    let mut assembled = match read.await {
+        Ok(Ok(assembled)) => assembled,
+        Ok(Err(problems)) => return Err(Refusal::InvalidConfig(problems)),
+        Err(error) => return Err(Refusal::Internal(format!("reading the configuration panicked: {error}"))),
+    };
+    if assembled.is_refused_by_strict_mode() || loses_a_plugin(&former.config, former, &assembled) {
+        return Err(Refusal::InvalidConfig(assembled.warnings));
+    }
+    let restart_required = keep_state(&former.config.state, &mut assembled.config.state);
+    let door = listen(shared, &former.config, &assembled.config).map_err(|p| Refusal::InvalidConfig(vec![*p]))?;
+    Ok(Prepared { assembled, restart_required, door })
+}
+
+/// A start leaves out a plugin that it can't load and goes on. A reload does not: its queued jobs would die of somebody's
+/// slip. What the generation in force lacks already is no reason.
+fn loses_a_plugin(config: &Config, former: &Generation, next: &Assembled) -> bool {
+    let is_lacking = |config: &Config, generation: &ductile_domain::catalog::Catalog, name: &str| {
+        config.plugins.get(name).is_some_and(|entry| entry.enabled)
+            && !generation.get(name).is_some_and(|plugin| plugin.is_runnable)
+    };
+    next.config
+        .plugins
+        .keys()
+        .any(|name| is_lacking(&next.config, &next.catalog, name) && !is_lacking(config, &former.catalog, name))
+}
+
+/// The ledger that is open stays: names what a start would do otherwise.
+fn keep_state(former: &State, next: &mut State) -> Vec<String> {
+    let mut restart_required = Vec::new();
+    if next.path != former.path {
+        restart_required.push("state.path".to_owned());
+    }
+    if next.durability != former.durability {
+        restart_required.push("state.durability".to_owned());
+    }
+    *next = former.clone();
+    restart_required
+}
+
+/// Binds the next address while the former one still serves; `None` when nothing changes.
+fn listen(shared: &Shared, former: &Config, next: &Config) -> Result<Option<Option<Arc<Door>>>, Box<Problem>> {
+    if !next.api.enabled {
+        return Ok(former.api.enabled.then_some(None));
+    }
+    let is_served = shared.listeners.tcp().is_some_and(|door| door.address == next.api.listen);
+    if is_served {
+        return Ok(None);
+    }
+    let door = Door::bind(&next.api).map_err(|refused| {
+        let problem = Problem::error("api", refused.to_string()).in_file(&next.source.path).at_path("api.listen");
+        Box::new(problem.hint(refused.hint()))
+    })?;
+    Ok(Some(Some(Arc::new(door))))
+}
+
+/// Puts the generation in force in one transaction of the ledger. Trying again is harmless: it may only leave one more
+/// row in `config_snapshots`.
+async fn commit(shared: &Shared, snapshot: Snapshot) -> Result<Recorded, Refusal> {
+    let deadline = tokio::time::Instant::now() + COMMIT_PATIENCE;
+    loop {
+        let error = match shared.record_snapshot(snapshot.clone()).await {
+            Ok(recorded) => return Ok(recorded),
+            Err(error) => error,
+        };
+        let may_pass = error.is_transient() || matches!(error, WriteError::Closed);
+        if !may_pass {
+            return Err(Refusal::Internal(format!("the ledger refused the configuration: {error}")));
+        }
+        if tokio::time::Instant::now() >= deadline {
+            let reason = format!("the configuration could not be recorded, nothing was changed: {error}");
+            return Err(Refusal::Unavailable { reason, retry_after: Duration::from_secs(5) });
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// Tells those who hold something that was made under the former generation. Whoever reads the generation in force at
+/// each use (router, breaker, queue, the doors' routes) needs no word.
+async fn apply(shared: &Shared) {
+    let addresses = &shared.addresses;
+    shared.runner.set_max_threads(shared.generation().config.service.max_workers as usize);
+    addresses.scheduler.wake(|| scheduler::Msg::Retime);
+    // Claims that stand were asked for under the former generation: they are withdrawn and asked for again.
+    addresses.dispatcher.wake(|| dispatcher::Msg::Recheck);
+    if let Err(error) = addresses.http.call(http::Msg::Listen, CALL_DEADLINE).await {
+        tracing::warn!(component = "config", %error, "the http actor did not take the new listener; restarting it");
+        // A supervisor that is down starts it again anyway.
+        let _ = shared.tree.restarts().restart("root/api_sup/http");
+    }
+}
+
+fn tell(shared: &Shared, reloaded: &Reloaded, requested_by: &str) {
+    let Reloaded { generation, config_snapshot_id, added, changed, removed, restart_required, .. } = reloaded;
+    tracing::info!(
+        component = "config",
+        requested_by,
+        generation,
+        config_snapshot_id,
+        ?added,
+        ?changed,
+        ?removed,
+        "configuration reloaded"
+    );
+    if !restart_required.is_empty() {
+        tracing::warn!(component = "config", keys = ?restart_required, "changed on disk and needs a restart to take effect");
+    }
+    let fields = Map::from_iter([
+        ("generation".to_owned(), Value::from(*generation)),
+        ("config_snapshot_id".to_owned(), Value::from(*config_snapshot_id)),
+        ("requested_by".to_owned(), Value::from(requested_by)),
+        ("added".to_owned(), Value::from(added.clone())),
+        ("changed".to_owned(), Value::from(changed.clone())),
+        ("removed".to_owned(), Value::from(removed.clone())),
+        ("restart_required".to_owned(), Value::from(restart_required.clone())),
+    ]);
+    shared.ring.emit(LiveEvent::other("config.reloaded", Utc::now(), fields));
+}
+
+fn tell_refused(shared: &Shared, refusal: &Refusal, requested_by: &str) {
+    let generation = shared.generation().no;
+    let mut fields = Map::from_iter([
+        ("generation".to_owned(), Value::from(generation)),
+        ("requested_by".to_owned(), Value::from(requested_by)),
+    ]);
+    match refusal {
+        Refusal::InvalidConfig(problems) => {
+            assembly::log(problems);
+            let errors = problems.iter().filter(|p| p.is_error()).count();
+            tracing::error!(
+                component = "config",
+                requested_by,
+                generation,
+                errors,
+                "reload refused: the configuration on disk has errors; the one in force stays"
+            );
+            fields.insert("errors".to_owned(), Value::from(errors));
+        }
+        other => {
+            tracing::error!(component = "config", requested_by, generation, reason = ?other, "reload failed; the configuration in force stays")
+        }
+    }
+    shared.ring.emit(LiveEvent::other("config.reload_refused", Utc::now(), fields));
+}
+
+/// What is different between two configurations, as dotted paths.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Differences {
+    added: Vec<String>,
+    changed: Vec<String>,
+    removed: Vec<String>,
+}
+
+impl Differences {
+    fn between(former: &Config, next: &Config, former_prints: &Prints, next_prints: &Prints) -> Self {
+        let mut differences = Self::default();
+        differences.compare(&former.source.sanitized, &next.source.sanitized, "");
+        // Secrets look alike once they are replaced.
+        let hashes = |config: &Config| config.api.tokens.iter().map(|t| t.hash).collect::<Vec<_>>();
+        if hashes(former) != hashes(next) && !differences.all().any(|path| path.starts_with("api.auth")) {
+            differences.changed.push("api.auth.tokens".to_owned());
+        }
+        differences.compare_plugins(former_prints, next_prints);
+        for paths in [&mut differences.added, &mut differences.changed, &mut differences.removed] {
+            paths.sort();
+        }
+        differences
+    }
+
+    fn all(&self) -> impl Iterator<Item = &String> {
+        self.added.iter().chain(&self.changed).chain(&self.removed)
+    }
+
+    fn compare_plugins(&mut self, former: &Prints, next: &Prints) {
+        let path = |name: &str| format!("plugins.{name}");
+        let names: BTreeSet<&String> = former.keys().chain(next.keys()).collect();
+        for name in names {
+            match (former.get(name), next.get(name)) {
+                (None, Some(_)) => self.added.push(path(name)),
+                (Some(_), None) => self.removed.push(path(name)),
+                (Some(one), Some(other)) if one != other => self.changed.push(path(name)),
+                _ => {}
+            }
+        }
+    }
+
+    /// Lists are compared as a whole; plugins by what they are made of, elsewhere.
+    fn compare(&mut self, former: &Value, next: &Value, path: &str) {
+        let none = Map::new();
+        let (Some(one), Some(other)) = (former.as_object(), next.as_object()) else {
+            if former != next {
+                self.changed.push(path.to_owned());
+            }
+            return;
+        };
+        let one = if path == "plugins" { &none } else { one };
+        let other = if path == "plugins" { &none } else { other };
+        let keys: BTreeMap<&String, ()> = one.keys().chain(other.keys()).map(|key| (key, ())).collect();
+        for key in keys.into_keys() {
+            let below = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+            match (one.get(key), other.get(key)) {
+                (Some(one), Some(other)) => self.compare(one, other, &below),
+                (None, Some(_)) if below != "plugins" => self.added.push(below),
+                (Some(_), None) if below != "plugins" => self.removed.push(below),
+                _ => {}
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn differences_are_named_by_their_paths() {
+        let mut found = Differences::default();
+        let former =
+            json!({"service": {"max_workers": 1, "name": "a"}, "plugins": {"x": {"enabled": true}}, "old": [1]});
+        let next = json!({"service": {"max_workers": 2, "name": "a", "new": true}, "plugins": {"y": {}}});
+        found.compare(&former, &next, "");
+        let paths = |paths: &[&str]| paths.iter().map(|&p| p.to_owned()).collect::<Vec<_>>();
+        assert_eq!(found.added, paths(&["service.new"]));
+        assert_eq!(found.changed, paths(&["service.max_workers"]));
+        assert_eq!(found.removed, paths(&["old"]));
+    }
+}
