@@ -73,6 +73,51 @@ pub fn discover_with(roots: &[PathBuf], links: Links) -> Discovery {
     discovery
 }
 
+/// Looks at one plugin's directory as a scan of its parent would.
+///
+/// Its own name is only warned of, so that a template can be looked at, and a missing manifest is an error.
+#[must_use]
+pub fn look_at(dir: &Path) -> Discovery {
+    let mut discovery = Discovery::default();
+    let refused = |message: String, hint: &str| Problem::error(CATEGORY, message).in_file(dir).hint(hint.to_owned());
+    let (dir, root) = match dir.canonicalize() {
+        Ok(resolved) if resolved.is_dir() => {
+            let root = resolved.parent().unwrap_or(&resolved).to_owned();
+            (resolved, root)
+        }
+        Ok(_) => {
+            discovery
+                .problems
+                .push(refused("is no directory".to_owned(), "name the directory that holds manifest.yaml"));
+            return discovery;
+        }
+        Err(error) => {
+            discovery.problems.push(refused(format!("can't be used: {error}"), "name a plugin's directory"));
+            return discovery;
+        }
+    };
+    let root = match discovery.approve(&root, Links::Allowed) {
+        Ok(root) => root,
+        Err(problem) => {
+            discovery.problems.push(*problem);
+            return discovery;
+        }
+    };
+    if !is_candidate(&dir) {
+        let message = "the gateway passes over `lib` and names that begin with `.` or `_`";
+        discovery.problems.push(Problem::warning(CATEGORY, message).in_file(&dir).hint("copy it under another name"));
+    }
+    match discovery.look_at(&dir, Scan { approved: &[root], links: Links::Allowed }) {
+        Err(problem) => discovery.problems.push(*problem),
+        Ok(()) if discovery.plugins.is_empty() => {
+            let message = format!("there is no {MANIFEST}, so this is no plugin");
+            discovery.problems.push(Problem::error(CATEGORY, message).in_file(&dir).hint("add a manifest.yaml"));
+        }
+        Ok(()) => {}
+    }
+    discovery
+}
+
 /// What holds for every plugin that is looked at.
 #[derive(Clone, Copy)]
 struct Scan<'a> {

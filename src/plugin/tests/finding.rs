@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use ductile_domain::manifest::{CommandType, Manifest};
 use ductile_domain::problem::Problem;
-use ductile_plugin::discover::{Links, discover, discover_with};
+use ductile_plugin::discover::{Links, discover, discover_with, look_at};
 use ductile_plugin::manifest::check;
 use serde_json::json;
 
@@ -371,4 +371,35 @@ fn the_faults_of_the_tests_are_plugins_but_for_one() {
     let errors: Vec<_> = found.problems.iter().filter(|p| p.is_error()).collect();
     assert_eq!(errors.len(), 1, "{errors:?}");
     assert!(errors[0].message.contains("not executable"), "{}", errors[0]);
+}
+
+/// What an author is told about one directory is what the gateway would say, and a template may be looked at.
+#[test]
+fn one_directory_is_looked_at_as_a_scan_would() {
+    let root = tempfile::tempdir().expect("temporary directory");
+    write(root.path(), "other", GOOD);
+    let dir = write(root.path(), "good", GOOD);
+    let found = look_at(&dir);
+    assert!(found.problems.is_empty(), "{:?}", found.problems);
+    assert_eq!(found.plugins["good"].entrypoint, dir.canonicalize().expect("it exists").join("run.sh"));
+
+    let template = write(root.path(), "_template", GOOD);
+    let found = look_at(&template);
+    assert!(found.plugins.contains_key("good"));
+    assert!(found.problems.len() == 1 && !found.problems[0].is_error(), "{:?}", found.problems);
+
+    mode(&dir.join("run.sh"), 0o644);
+    let empty = root.path().join("empty");
+    fs::create_dir(&empty).expect("a directory");
+    for (bad, said) in [
+        (dir.clone(), "not executable"),
+        (empty, "no manifest.yaml"),
+        (dir.join("run.sh"), "no directory"),
+        (root.path().join("nowhere"), "can't be used"),
+    ] {
+        let found = look_at(&bad);
+        assert!(found.plugins.is_empty(), "{}", bad.display());
+        let told = found.problems.iter().any(|p| p.is_error() && p.message.contains(said));
+        assert!(told, "{}: {:?}", bad.display(), found.problems);
+    }
 }
