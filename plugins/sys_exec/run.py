@@ -11,7 +11,13 @@ import re
 import shlex
 import subprocess
 import sys
-import time
+from pathlib import Path
+
+# A plugin must not write into its own root, and compiled modules would.
+sys.dont_write_bytecode = True
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "_lib"))
+
+from _stopwatch import Stopwatch  # noqa: E402
 
 MOST_OUTPUT = 1 << 20
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
@@ -65,19 +71,20 @@ def clip(output: bytes, cap: int) -> str:
 
 def run(config: dict, payload: dict) -> tuple[dict, int]:
     argv, cwd, cap = arguments(config), directory(config), output_cap(config)
-    begun = time.perf_counter_ns()
-    try:
-        done = subprocess.run(argv, cwd=cwd, env=environment(payload), input=json.dumps(payload).encode(), capture_output=True)
-    except OSError as error:
-        raise Misconfigured(f"failed to run {shlex.join(argv)}: {error}") from error
-    spent = time.perf_counter_ns() - begun
+    stopwatch = Stopwatch("sys_exec")
+    with stopwatch.span("command") as span:
+        try:
+            done = subprocess.run(
+                argv, cwd=cwd, env=environment(payload), input=json.dumps(payload).encode(), capture_output=True
+            )
+        except OSError as error:
+            raise Misconfigured(f"failed to run {shlex.join(argv)}: {error}") from error
+        span["status"] = "ok" if done.returncode == 0 else "err"
+        span["bytes"] = len(done.stdout)
     stdout, stderr = clip(done.stdout, cap), clip(done.stderr, cap)
     sys.stderr.write(stderr)
     ok = done.returncode == 0
-    answer = {
-        "status": "ok" if ok else "error",
-        "ductile_stopwatch_subs": [{"name": "sys_exec.command", "dur_ns": spent, "status": "ok" if ok else "err"}],
-    }
+    answer = stopwatch.into({"status": "ok" if ok else "error"})
     if not ok:
         answer["error"] = f"exit code {done.returncode}"
         return answer, 1

@@ -9,13 +9,19 @@ use include_dir::{Dir, DirEntry, include_dir};
 
 static PLUGINS: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/../../plugins");
 
-/// Writes the shipped plugin `name` into `root`; false when there is none of that name.
+/// What the shipped plugins share.
+const SHARED: &str = "_lib";
+
+/// Writes the shipped plugin `name` into `root`, with what the plugins share; false when there is none of that name.
 ///
 /// # Errors
 /// A file could not be written.
 pub(crate) fn write_plugin(name: &str, root: &Path) -> std::io::Result<bool> {
     let Some(dir) = PLUGINS.get_dir(name) else { return Ok(false) };
     write_dir(dir, root)?;
+    if let Some(shared) = PLUGINS.get_dir(SHARED).filter(|_| !root.join(SHARED).exists()) {
+        write_dir(shared, root)?;
+    }
     Ok(true)
 }
 
@@ -63,6 +69,8 @@ mod tests {
         assert_eq!(mode("echo/run.sh"), 0o755);
         assert_eq!(mode("echo/manifest.yaml"), 0o644);
         assert_eq!(mode("echo"), 0o700);
+        assert!(write_plugin("sys_exec", root.path()).expect("written"));
+        assert!(root.path().join("_lib/_stopwatch.py").is_file(), "sys_exec needs it");
         let found = ductile_plugin::discover::discover(&[root.path().to_path_buf()]);
         assert!(found.plugins.contains_key("echo"), "{:?}", found.problems);
     }
