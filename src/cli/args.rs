@@ -14,7 +14,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 pub(crate) use api::Api;
 pub(crate) use config::{Config, ConfigCheck, ConfigShow};
 pub(crate) use job::{FlatLogs, Job, JobCancel, JobInspect, JobList, JobLogs, JobReplay, JobTree, JobWait, LogFilter};
-pub(crate) use plugin::{Plugin, PluginRun, PluginShow};
+pub(crate) use plugin::{Plugin, PluginCheck, PluginFacts, PluginRun, PluginShow, PluginStopwatch, PluginTest};
 pub(crate) use system::{System, SystemDemo, SystemReload, SystemRestart, SystemStop, SystemTree};
 
 /// An automation gateway that AI agents operate and people audit.
@@ -109,7 +109,7 @@ pub(crate) enum Command {
     /// Jobs: list, inspect, tree, logs, replay, cancel, wait
     #[command(subcommand, arg_required_else_help = true, disable_help_subcommand = true)]
     Job(Job),
-    /// Plugins: list, show, run
+    /// Plugins: list, show, run, check, test, facts, stopwatch
     #[command(subcommand, arg_required_else_help = true, disable_help_subcommand = true)]
     Plugin(Plugin),
     /// Configuration: check, show

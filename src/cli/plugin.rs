@@ -1,5 +1,9 @@
 //! `ductile plugin ...`: what can be run, and running it.
 
+mod check;
+mod record;
+mod trial;
+
 use std::io::Read;
 
 use ductile_domain::ids::JobId;
@@ -18,11 +22,14 @@ use crate::table::Table;
 /// # Errors
 /// What the action says.
 pub(crate) async fn run(action: Plugin, global: &Global, report: &mut Report) -> Result<(), Error> {
-    let client = connect(global, report)?;
     match action {
-        Plugin::List => list(&client, report).await,
-        Plugin::Show(args) => show(&args, &client, report).await,
-        Plugin::Run(args) => run_one(&args, &client, report).await,
+        Plugin::List => list(&connect(global, report)?, report).await,
+        Plugin::Show(args) => show(&args, &connect(global, report)?, report).await,
+        Plugin::Run(args) => run_one(&args, &connect(global, report)?, report).await,
+        Plugin::Check(args) => check::run(&args, report),
+        Plugin::Test(args) => trial::run(&args, global, report).await,
+        Plugin::Facts(args) => record::facts(&args, &connect(global, report)?, report).await,
+        Plugin::Stopwatch(args) => record::stopwatch(&args, &connect(global, report)?, report).await,
     }
 }
 
@@ -137,10 +144,18 @@ fn default_command(plugin: &Value) -> Result<String, Error> {
 /// # Errors
 /// It can't be read, or is no JSON object.
 pub(crate) fn read_payload(argument: &str) -> Result<Map<String, Value>, Error> {
-    match serde_json::from_str(&read_argument(argument, "the payload")?) {
+    read_object(argument, "the payload")
+}
+
+/// The same for any other argument; `what` names it.
+///
+/// # Errors
+/// It can't be read, or is no JSON object.
+pub(crate) fn read_object(argument: &str, what: &str) -> Result<Map<String, Value>, Error> {
+    match serde_json::from_str(&read_argument(argument, what)?) {
         Ok(Value::Object(fields)) => Ok(fields),
-        Ok(_) => Err(Error::Usage("the payload is JSON, but no object: write {\"key\": \"value\"}".into())),
-        Err(e) => Err(Error::Usage(format!("the payload is no JSON: {e}"))),
+        Ok(_) => Err(Error::Usage(format!("{what} is JSON, but no object: write {{\"key\": \"value\"}}"))),
+        Err(e) => Err(Error::Usage(format!("{what} is no JSON: {e}"))),
     }
 }
 
