@@ -4,6 +4,7 @@
 //! transaction and are answered after its commit. Readers have their own connections and see committed rows only.
 
 mod error;
+mod examine;
 mod feed;
 mod migrate;
 mod open;
@@ -13,12 +14,13 @@ mod schema;
 mod writer;
 
 pub use error::{Error, WriteError};
+pub use examine::{Examiner, StaleJobs};
 pub use feed::{CommitFeed, Drained};
 pub use migrate::{MigrationReport, migrate};
 pub use open::{Clock, Ledger, OpenOptions, open};
 pub use ops::{
-    Buried, Cancelled, Claimed, Claims, Deletable, Enqueued, Finish, Finished, Orphan, Prune, Pruned, Recorded, Recovered,
-    Refusal, Refused, Snapshot, Transition, Verdict,
+    Buried, Cancelled, Claimed, Claims, Deletable, Enqueued, Finish, Finished, Orphan, Prune, Pruned, Recorded,
+    Recovered, Refusal, Refused, Snapshot, Transition, Verdict,
 };
 pub use readers::{
     AttemptRow, Counts, FAMILY_LIMIT, FactFilter, FactRow, Family, FamilyRow, FamilyTiming, JobFilter, JobRow,

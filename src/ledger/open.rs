@@ -205,7 +205,7 @@ pub(crate) async fn identify(conn: &mut SqliteConnection, path: &Path) -> Result
     pragma(conn, "PRAGMA user_version").await.map_err(naming)
 }
 
-async fn check(conn: &mut SqliteConnection, path: &Path) -> Result<(), Error> {
+pub(crate) async fn check(conn: &mut SqliteConnection, path: &Path) -> Result<(), Error> {
     let found = identify(conn, path).await?;
     let known = schema::VERSION;
     let path = path.to_owned();
