@@ -103,7 +103,7 @@ pub(crate) struct DryRun {
 /// Nouns and flat aliases.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// The gateway itself: start, stop, reload, status, tree, pause, resume, demo
+    /// The gateway itself: start, stop, reload, status, selfcheck, tree, pause, resume, demo
     #[command(subcommand, arg_required_else_help = true, disable_help_subcommand = true)]
     System(System),
     /// Jobs: list, inspect, tree, logs, replay, cancel, wait

@@ -20,6 +20,11 @@ pub(crate) enum System {
     /// Health, process, database and counts; works on the database file when no gateway runs
     #[command(after_help = "Examples:\n  ductile system status\n  ductile system status --json | jq .status")]
     Status,
+    /// Six checks of configuration, lock and database that change nothing; exit 1 when one fails
+    #[command(
+        after_help = "Examples:\n  ductile system selfcheck\n  ductile system selfcheck --json | jq -r '.[] | select(.status == \"fail\") | .id'\n\nWhile a gateway runs its database is left alone and the last three checks are skipped."
+    )]
+    Selfcheck,
     /// The supervision tree: every actor, its state and its restarts
     #[command(
         after_help = "Examples:\n  ductile system tree\n  ductile system tree --watch       live; q quits\n  ductile system tree --json | jq '.root.children[].path'"

@@ -31,6 +31,8 @@ fn command_lines_end_with_their_documented_codes() {
     let bad = configured("plugin_roots: [plugins]\nservice:\n  max_workers: 0\n");
     for (dir, line, code) in [
         (&good, "version --json", 0),
+        (&good, "system selfcheck", 0),
+        (&bad, "system selfcheck", 1),
         (&good, "--version", 0),
         (&good, "job --help", 0),
         (&good, "config check", 0),
@@ -118,6 +120,7 @@ fn jobs_are_read_from_the_file_when_no_gateway_runs() {
         "job logs --query x".into(),
         "system status".into(),
         "status --json".into(),
+        "system selfcheck --json".into(),
         format!("job inspect {id}"),
         format!("inspect {id} --json"),
         format!("job tree {id}"),
