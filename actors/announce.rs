@@ -7,7 +7,7 @@ use ductile_domain::event::{Fields, JobFields, LiveEvent};
 use ductile_domain::ids::JobId;
 use ductile_domain::job::{ClaimedJob, Fence, JobStatus, NewJob};
 use ductile_domain::time;
-use ductile_ledger::{Buried, Claimed, Enqueued, Finished, Orphan};
+use ductile_ledger::{Buried, Enqueued, Finished, Orphan};
 use serde_json::Value;
 
 use crate::shared::Shared;
@@ -90,18 +90,14 @@ pub(crate) fn enqueued(shared: &Shared, announced: &[Announced], results: &[Enqu
     }
 }
 
-/// Jobs were claimed by this boot.
-pub(crate) fn claimed(shared: &Shared, claims: &[Claimed]) {
-    for claim in claims {
-        Announced::of_attempt(&claim.job).say(shared, "job.started", Some(claim.transition), Vec::new());
-    }
+/// A job was claimed by this boot.
+pub(crate) fn started(shared: &Shared, job: &ClaimedJob, transition: i64) {
+    Announced::of_attempt(job).say(shared, "job.started", Some(transition), Vec::new());
 }
 
-/// A generation came into force without the plugins of these queued jobs.
+/// Queued jobs died with their plugins.
 pub(crate) fn buried(shared: &Shared, buried: &[Buried]) {
     for Buried { plugin, command, transition } in buried {
-        let reason = transition.reason.as_deref().unwrap_or_default();
-        tracing::warn!(component = "config", job_id = %transition.job, plugin = %plugin, reason, "a queued job lost its plugin");
         let job = Announced {
             job: transition.job,
             plugin: plugin.clone(),
@@ -109,6 +105,7 @@ pub(crate) fn buried(shared: &Shared, buried: &[Buried]) {
             dedupe_key: None,
             attempt: None,
         };
+        let reason = transition.reason.as_deref().unwrap_or_default();
         job.say(shared, "job.dead", Some(transition.id), vec![("reason", reason.into())]);
         shared.waiters.ended(transition.job);
     }

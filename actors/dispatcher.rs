@@ -1,8 +1,8 @@
 //! The dispatcher: turns free slots into claims and claims into attempts.
 //!
-//! Woken by work and by ends of attempts. While all slots are held, one claim stands in the ledger, to be decided in the
-//! transaction of the next end: the commit that frees a slot takes it. Its counts are hints for how much to ask for; the ledger rechecks every cap
-//! from rows in the transaction of the claim. It never waits for a job.
+//! Woken by work and by ends of attempts. While all slots are held, claims stand in the ledger, whose writer grants one
+//! at each end of an attempt. The counts here are hints for how much to ask for; the writer decides about slots and caps.
+//! It never waits for a job.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use std::time::Duration;
 use ductile_domain::generation::Generation;
 use ductile_domain::ids::JobId;
 use ductile_domain::job::{Candidate, ClaimRequest, Fence};
-use ductile_ledger::{Claimed, Claims, Refusal, Refused, WriteError};
+use ductile_ledger::{Claimed, Claims, Refusal, Refused};
 use ductile_otp::{Cx, Exit, Message, Restart, Server, Shutdown, Slot, StartInfo, Timer};
 use serde_json::{Value, json};
 
@@ -27,10 +27,10 @@ pub(crate) struct Dispatcher {
     shared: Arc<Shared>,
     /// Attempts that hold a slot, by job.
     live: HashMap<JobId, Arc<str>>,
-    /// Slots asked for in claims that are under way, but for the standing one.
-    claiming: HashMap<Arc<str>, usize>,
-    /// A claim stands in the ledger.
-    is_standing: bool,
+    /// Claims that are not decided in full, by their numbers.
+    asked: HashMap<u64, Asked>,
+    /// Number of the last claim.
+    last_claim: u64,
     /// Plugins with candidates that wait in the queue for the end of a twin.
     with_twins: HashSet<Arc<str>>,
     /// Plugins whose cap refused a claim although a slot seemed free: not asked for until one of their jobs ends.
@@ -43,45 +43,43 @@ pub(crate) struct Dispatcher {
 }
 
 /// A claim under way.
-pub(crate) struct Asked {
+struct Asked {
+    /// Those that are not decided.
     candidates: Vec<Candidate>,
     generation: Arc<Generation>,
     /// [`Dispatcher::ends`] when it was sent.
     ends: u64,
-    at_next_end: bool,
+    /// They wait for slots.
+    stands: bool,
 }
 
-/// A claim that is owed an answer. Dropped without one it answers that there is none: the claim may have been committed
-/// then; the reaper finds rows without an attempt and gives them back.
+/// The writer's way back. Dropped when nothing more will be decided: what was granted and not told is found by the
+/// reaper, as a row without an attempt.
 struct Asking {
     me: Slot<Msg>,
-    asked: Option<Asked>,
+    claim: u64,
 }
 
 impl Asking {
-    fn answered(mut self, result: Result<Claims, String>) {
-        self.tell(result);
-    }
-
     /// Lost when the mailbox is full: the next poll counts again.
-    fn tell(&mut self, result: Result<Claims, String>) {
-        if let Some(asked) = self.asked.take() {
-            let _ = self.me.try_cast(Msg::Claimed { asked, result });
-        }
+    fn decided(&self, claims: Claims) {
+        let _ = self.me.try_cast(Msg::Decided { claim: self.claim, claims });
     }
 }
 
 impl Drop for Asking {
     fn drop(&mut self) {
-        self.tell(Err("the ledger did not answer".to_owned()));
+        let _ = self.me.try_cast(Msg::Over { claim: self.claim });
     }
 }
 
 pub(crate) enum Msg {
     /// The queue has candidates.
     WorkAvailable,
-    /// A claim was answered.
-    Claimed { asked: Asked, result: Result<Claims, String> },
+    /// A part of a claim was decided.
+    Decided { claim: u64, claims: Claims },
+    /// Nothing more of it will be.
+    Over { claim: u64 },
     /// This attempt's end is committed, whatever way it came.
     Ended { job: JobId, plugin: Arc<str> },
     /// The operator paused or resumed, or the generation changed.
@@ -94,7 +92,8 @@ impl Message for Msg {
     fn kind(&self) -> &'static str {
         match self {
             Self::WorkAvailable => "WorkAvailable",
-            Self::Claimed { .. } => "Claimed",
+            Self::Decided { .. } => "Decided",
+            Self::Over { .. } => "Over",
             Self::Ended { .. } => "Ended",
             Self::Recheck => "Recheck",
             Self::Poll => "Poll",
@@ -110,8 +109,8 @@ impl Server for Dispatcher {
         Ok(Self {
             shared,
             live: HashMap::new(),
-            claiming: HashMap::new(),
-            is_standing: false,
+            asked: HashMap::new(),
+            last_claim: 0,
             with_twins: HashSet::new(),
             full: HashSet::new(),
             is_full: false,
@@ -130,7 +129,8 @@ impl Server for Dispatcher {
         match msg {
             Msg::WorkAvailable => self.dispatch(cx).await,
             Msg::Recheck => self.recheck(cx).await,
-            Msg::Claimed { asked, result } => self.start_claimed(cx, asked, result).await,
+            Msg::Decided { claim, claims } => self.decided(cx, claim, claims).await,
+            Msg::Over { claim } => self.over(cx, claim).await,
             Msg::Ended { job, plugin } => self.ended(cx, job, &plugin).await,
             Msg::Poll => self.poll(cx).await,
         }
@@ -140,7 +140,8 @@ impl Server for Dispatcher {
     fn inspect(&self) -> Value {
         json!({
             "running": self.live.len(),
-            "claiming": self.claiming.values().sum::<usize>(),
+            "claiming": self.under_way(false),
+            "standing": self.under_way(true),
             "paused": self.shared.flags.is_paused(),
             "draining": self.shared.flags.is_draining(),
         })
@@ -152,8 +153,10 @@ impl Dispatcher {
     /// predecessor, which died before it started one. What this does not find or can't give back, the reaper does.
     async fn clear_up(&self) {
         let Shared { addresses, readers, jobs, crashes, processes, .. } = &*self.shared;
-        // A claim of the predecessor that still stands would be granted to nobody.
+        // A claim of the predecessor that still stands would be granted to nobody; what was granted to it stands in
+        // rows after this.
         self.withdraw();
+        let _ = addresses.ledger.call(ledger::Msg::Flush, CALL_DEADLINE).await;
         let _ = addresses.queue.try_cast(queue::Msg::Abandoned);
         let Ok(rows) = readers.running().await else { return };
         let attempts: HashSet<String> = jobs.which().into_iter().collect();
@@ -180,7 +183,7 @@ impl Dispatcher {
 
     /// What stands was asked for under other orders: it comes back, and whatever may be asked for now is.
     async fn recheck(&mut self, cx: &Cx<Self>) {
-        if self.is_standing {
+        if self.under_way(true) > 0 {
             self.withdraw();
         }
         self.dispatch(cx).await;
@@ -191,21 +194,27 @@ impl Dispatcher {
         let _ = self.shared.addresses.ledger.try_cast(ledger::Msg::WithdrawClaims);
     }
 
+    /// Candidates that are not decided: those that stand, or the others.
+    fn under_way(&self, stands: bool) -> usize {
+        self.asked.values().filter(|a| a.stands == stands).map(|a| a.candidates.len()).sum()
+    }
+
     async fn dispatch(&mut self, cx: &Cx<Self>) {
         if !self.may_dispatch() {
             return;
         }
         let generation = self.shared.generation();
         let max = generation.config.service.max_workers as usize;
-        let held = self.live.len() + self.claiming.values().sum::<usize>();
-        let free = max.saturating_sub(held);
+        let free = max.saturating_sub(self.live.len() + self.under_way(false));
+        let standing = self.under_way(true);
         if free > 0 && !self.is_full {
-            let room = self.room(&generation, self.held());
+            let room = self.room(&generation, self.held(), 1);
             self.take_and_claim(cx, &generation, free, room, false).await;
-        } else if free == 0 && !self.is_standing {
-            // As many of each plugin as its cap: its own jobs may be the ones that end.
-            let room = self.room(&generation, HashMap::new());
-            self.take_and_claim(cx, &generation, max, room, true).await;
+        } else if free == 0 && standing < max {
+            // More than can be granted at once, so that not every end has to ask for another; of each plugin in
+            // proportion to its cap, so that one at its cap leaves places to the others.
+            let room = self.room(&generation, self.standing(), 2);
+            self.take_and_claim(cx, &generation, 2 * max - standing, room, true).await;
         }
     }
 
@@ -215,28 +224,38 @@ impl Dispatcher {
         generation: &Arc<Generation>,
         free: usize,
         room: queue::Room,
-        at_next_end: bool,
+        stands: bool,
     ) {
         let taken =
             self.shared.addresses.queue.call(|reply| queue::Msg::Take { free, room, reply }, CALL_DEADLINE).await;
         // A queue that is restarting wakes this actor when it is up again.
         let Ok(taken) = taken else { return };
         if !taken.is_empty() {
-            self.claim(cx, generation.clone(), taken, at_next_end);
+            self.claim(cx, generation.clone(), taken, stands);
         }
+    }
+
+    /// Candidates of each plugin that stand.
+    fn standing(&self) -> HashMap<Arc<str>, usize> {
+        let mut standing = HashMap::new();
+        for candidate in self.asked.values().filter(|a| a.stands).flat_map(|a| &a.candidates) {
+            *standing.entry(candidate.plugin.clone()).or_default() += 1;
+        }
+        standing
     }
 
     /// How many slots each plugin holds or has asked for, as far as this actor knows.
     fn held(&self) -> HashMap<Arc<str>, usize> {
-        let mut held = self.claiming.clone();
-        for plugin in self.live.values() {
+        let mut held = HashMap::new();
+        let asked = self.asked.values().flat_map(|a| &a.candidates).map(|c| &c.plugin);
+        for plugin in self.live.values().chain(asked) {
             *held.entry(plugin.clone()).or_default() += 1;
         }
         held
     }
 
-    /// How many more jobs each plugin may run beside those that are held.
-    fn room(&self, generation: &Arc<Generation>, held: HashMap<Arc<str>, usize>) -> queue::Room {
+    /// How many more jobs of each plugin may be asked for: `times` its cap, without those in `held`.
+    fn room(&self, generation: &Arc<Generation>, held: HashMap<Arc<str>, usize>, times: usize) -> queue::Room {
         let (generation, full) = (generation.clone(), self.full.clone());
         Box::new(move |plugin| {
             if full.contains(plugin) {
@@ -244,7 +263,7 @@ impl Dispatcher {
             }
             // A plugin that is gone is claimed too: its attempt ends the job with a reason that people can read.
             let cap = generation.catalog.get(plugin).map_or(1, |p| p.parallelism);
-            ((cap as usize).saturating_sub(held.get(plugin).copied().unwrap_or(0)), cap)
+            ((cap as usize * times).saturating_sub(held.get(plugin).copied().unwrap_or(0)), cap)
         })
     }
 
@@ -253,34 +272,24 @@ impl Dispatcher {
         cx: &Cx<Self>,
         generation: Arc<Generation>,
         candidates: Vec<(Candidate, u32)>,
-        at_next_end: bool,
+        stands: bool,
     ) {
-        if at_next_end {
-            self.is_standing = true;
-        } else {
-            for (candidate, _) in &candidates {
-                *self.claiming.entry(candidate.plugin.clone()).or_default() += 1;
-            }
-        }
-        let asked = Asked {
-            candidates: candidates.iter().map(|(c, _)| c.clone()).collect(),
-            generation: generation.clone(),
-            ends: self.ends,
-            at_next_end,
-        };
+        self.last_claim += 1;
+        let (claim, ends) = (self.last_claim, self.ends);
+        let asked = candidates.iter().map(|(c, _)| c.clone()).collect();
+        self.asked.insert(claim, Asked { candidates: asked, generation: generation.clone(), ends, stands });
         let request = ClaimRequest {
             boot: self.shared.boot,
             candidates,
             max_running: generation.config.service.max_workers,
             snapshot: generation.snapshot,
         };
-        let asking = Asking { me: cx.slot().clone(), asked: Some(asked) };
-        let then =
-            Box::new(move |result: Result<Claims, WriteError>| asking.answered(result.map_err(|e| e.to_string())));
+        let asking = Asking { me: cx.slot().clone(), claim };
+        let decided = Box::new(move |claims| asking.decided(claims));
         let ledger = self.shared.addresses.ledger.clone();
-        let claim = ledger::Msg::Claim { request, at_next_end, then };
+        let claim = ledger::Msg::Claim { request, stands, decided };
         if ledger.is_up() {
-            // Refused when its mailbox is full: then the claim is answered by being dropped.
+            // Refused when its mailbox is full: then the claim is over by being dropped.
             let _ = ledger.try_cast(claim);
         } else {
             drop(cx.spawn(async move {
@@ -289,36 +298,33 @@ impl Dispatcher {
         }
     }
 
-    async fn start_claimed(&mut self, cx: &Cx<Self>, asked: Asked, result: Result<Claims, String>) {
-        if asked.at_next_end {
-            self.is_standing = false;
-        } else {
-            self.forget_claiming(&asked.candidates);
-        }
-        let claims = match result {
-            Ok(claims) => claims,
-            Err(error) => {
-                tracing::warn!(component = "dispatcher", %error, "could not claim; trying again at the next end or poll");
-                self.is_full = true;
-                Claims::default()
-            }
+    async fn decided(&mut self, cx: &Cx<Self>, claim: u64, claims: Claims) {
+        let Some(asked) = self.asked.get_mut(&claim) else { return };
+        let generation = asked.generation.clone();
+        let is_current = asked.ends == self.ends;
+        let is_decided = |row: i64| {
+            claims.claimed.iter().any(|c| c.job.row == row) || claims.refused.iter().any(|refused| refused.row == row)
         };
-        self.settle(asked.candidates, &claims.refused, asked.ends == self.ends);
+        let decided: Vec<_> = asked.candidates.extract_if(.., |c| is_decided(c.row)).collect();
         for claimed in claims.claimed {
-            self.start(claimed, &asked.generation).await;
+            self.start(claimed, &generation).await;
         }
+        self.settle(decided, &claims.refused, is_current);
         self.dispatch(cx).await;
     }
 
-    fn forget_claiming(&mut self, candidates: &[Candidate]) {
-        for candidate in candidates {
-            if let Some(n) = self.claiming.get_mut(&candidate.plugin) {
-                *n -= 1;
-                if *n == 0 {
-                    self.claiming.remove(&candidate.plugin);
-                }
-            }
+    /// What was not decided comes back to the queue.
+    async fn over(&mut self, cx: &Cx<Self>, claim: u64) {
+        let Some(asked) = self.asked.remove(&claim) else { return };
+        if asked.candidates.is_empty() {
+            return;
         }
+        tracing::warn!(component = "dispatcher", "the ledger did not decide a claim; trying again at the next end or poll");
+        self.is_full = true;
+        let left = asked.candidates.iter();
+        let refused: Vec<_> = left.map(|c| Refused { row: c.row, job: c.job, why: Refusal::Withdrawn }).collect();
+        self.settle(asked.candidates, &refused, false);
+        self.dispatch(cx).await;
     }
 
     /// Tells the queue which rows are its again. `is_current`: no attempt has ended since the claim was sent, so that
@@ -351,8 +357,7 @@ impl Dispatcher {
         let fence = job.fence;
         let id = fence.job;
         self.live.insert(id, job.plugin.clone());
-        let args =
-            JobArgs { shared: self.shared.clone(), generation: generation.clone(), job: Arc::new(job), unreadable };
+        let args = JobArgs { shared: self.shared.clone(), generation: generation.clone(), job, unreadable };
         let shutdown = Shutdown::After(ductile_plugin::Limits::default().term_grace + STOP_MARGIN);
         let started =
             self.shared.jobs.start_child::<Job>(format!("job:{id}"), args, Restart::Temporary, shutdown).await;
@@ -371,8 +376,8 @@ impl Dispatcher {
             let _ = self.shared.addresses.queue.try_cast(queue::Msg::Freed(plugin.clone()));
         }
         let was_full = self.full.remove(plugin) | std::mem::take(&mut self.is_full);
-        // A standing claim was decided by the commit of this end: its answer is on the way and wakes again.
-        if (was_live || was_full) && !self.is_standing {
+        // What stands was granted the slot when the end arrived in the ledger: its answer wakes again.
+        if (was_live || was_full) && self.under_way(true) == 0 {
             self.dispatch(cx).await;
         }
     }
@@ -400,7 +405,7 @@ impl Dispatcher {
             Err(error) => tracing::warn!(component = "dispatcher", %error, "could not count the running jobs"),
         }
         // Whatever held it back in the ledger, a claim must not stand while a slot is free.
-        if self.is_standing && self.live.len() < self.shared.generation().config.service.max_workers as usize {
+        if self.under_way(true) > 0 && self.live.len() < self.shared.generation().config.service.max_workers as usize {
             self.withdraw();
         }
         self.dispatch(cx).await;

@@ -27,16 +27,18 @@ pub(crate) struct LedgerActor {
 
 type Answer<T> = Reply<Result<T, WriteError>>;
 
-/// What is done with an answer, on the writer's thread; dropped when there is none.
-pub(crate) type Then<T> = Box<dyn FnOnce(Result<T, WriteError>) + Send>;
+/// What is done with each part of a claim that was decided, on the writer's thread; dropped when no more will be.
+pub(crate) type Decided = Box<dyn FnMut(Claims) + Send>;
 
 pub(crate) enum Msg {
     /// Accept work from outside: answered when it is on disk.
     Enqueue { jobs: Vec<NewJob>, generation: u64, reply: Answer<Vec<Enqueued>> },
-    /// Take jobs for attempts, now or in the transaction of the next end of an attempt.
-    Claim { request: ClaimRequest, at_next_end: bool, then: Then<Claims> },
+    /// Take jobs for attempts: now, or whenever a slot becomes free.
+    Claim { request: ClaimRequest, stands: bool, decided: Decided },
     /// Answer the claims that wait for an end.
     WithdrawClaims,
+    /// Write what was granted.
+    Flush(Reply<()>),
     /// End an attempt with everything that follows.
     Finish { finish: Arc<Finish>, job: Announced, reply: Answer<Finished> },
     /// Put an attempt back uncounted.
@@ -65,6 +67,7 @@ impl Message for Msg {
             Self::Enqueue { .. } => "Enqueue",
             Self::Claim { .. } => "Claim",
             Self::WithdrawClaims => "WithdrawClaims",
+            Self::Flush(_) => "Flush",
             Self::Finish { .. } => "Finish",
             Self::GiveBack { .. } => "GiveBack",
             Self::Cancel { .. } => "Cancel",
@@ -111,12 +114,10 @@ impl Server for LedgerActor {
                     reply.send(result);
                 });
             }
-            Msg::Claim { request, at_next_end, then } => writer.claim_then(request, at_next_end, move |result| {
-                if let Ok(claims) = &result {
-                    announce::claimed(&shared, &claims.claimed);
-                }
-                then(result);
-            }),
+            Msg::Claim { request, stands, decided } => {
+                let started = Arc::new(move |job: &_, transition| announce::started(&shared, job, transition));
+                writer.claim_then(request, stands, decided, started);
+            }
             Msg::WithdrawClaims => writer.withdraw_claims(),
             Msg::Finish { finish, job, reply } => writer.finish_then(finish, move |result| {
                 if let Ok(finished) = &result {
@@ -138,6 +139,10 @@ impl Server for LedgerActor {
             Msg::RecordSpawn { fence, pid, pid_start } => writer.record_spawn(fence, pid, pid_start),
             Msg::WriterEnded => return Err(Exit::Error("the ledger's writer ended".to_owned())),
             // The rare ones are dropped here on purpose: each answers its caller itself and ends with this actor.
+            Msg::Flush(reply) => drop(cx.spawn(async move {
+                writer.flush().await;
+                reply.send(());
+            })),
             Msg::Orphans(reply) => drop(cx.spawn(async move { reply.send(writer.orphans().await) })),
             Msg::Recover(reply) => drop(cx.spawn(async move { reply.send(writer.recover().await) })),
             Msg::SetPaused { paused, reply } => {

@@ -219,7 +219,11 @@ impl Reaper {
     }
 
     /// Rows in `running`, all of this boot: recovery ended the others before anything claimed.
+    /// What was granted is written first, so that every attempt has its row.
     async fn running(&self) -> Option<Vec<Row>> {
+        if self.shared.addresses.ledger.call(ledger::Msg::Flush, LEDGER_DEADLINE).await.is_err() {
+            return None;
+        }
         match self.shared.readers.running().await {
             Ok(rows) => Some(rows.into_iter().filter_map(Row::of).collect()),
             Err(error) => {

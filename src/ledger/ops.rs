@@ -95,9 +95,7 @@ pub struct Finished {
 #[derive(Debug, Clone)]
 pub struct Claimed {
     /// The job.
-    pub job: ClaimedJob,
-    /// Its transition to `running`.
-    pub transition: i64,
+    pub job: Arc<ClaimedJob>,
     /// A stored JSON value that can't be read: its column. The attempt must fail without a process.
     pub unreadable: Option<&'static str>,
 }
@@ -137,6 +135,14 @@ pub struct Claims {
     pub claimed: Vec<Claimed>,
     /// Not taken.
     pub refused: Vec<Refused>,
+}
+
+impl Claims {
+    /// True when nothing was decided.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.claimed.is_empty() && self.refused.is_empty()
+    }
 }
 
 /// Answer to a cancellation.

@@ -16,7 +16,9 @@ pub(crate) const BASELINE: &str = include_str!("schema.sql");
 
 /// Creates everything in one transaction; a crash in between leaves an empty file.
 pub(crate) async fn create(conn: &mut SqliteConnection) -> Result<(), sqlx::Error> {
-    sqlx::raw_sql("PRAGMA page_size = 2048; PRAGMA auto_vacuum = INCREMENTAL; PRAGMA journal_mode = WAL").execute(&mut *conn).await?;
+    sqlx::raw_sql("PRAGMA page_size = 2048; PRAGMA auto_vacuum = INCREMENTAL; PRAGMA journal_mode = WAL")
+        .execute(&mut *conn)
+        .await?;
     let script = format!(
         "BEGIN IMMEDIATE;\n{BASELINE}\nPRAGMA application_id = {APPLICATION_ID};\nPRAGMA user_version = {VERSION};\nCOMMIT"
     );

@@ -107,7 +107,7 @@ async fn a_new_dispatcher_adopts_what_runs() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_claim_without_a_dispatcher_is_given_back() {
     let gateway = Gateway::start(2, patient_numbers()).await;
-    assert!(gateway.ctl().panic_next(DISPATCHER, Some("Claimed")));
+    assert!(gateway.ctl().panic_next(DISPATCHER, Some("Decided")));
     let job = gateway.enqueue("work", "ok").await;
     assert_eq!(gateway.finished(job).await, "succeeded");
     let reasons =

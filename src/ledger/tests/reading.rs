@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use chrono::TimeDelta;
 use ductile_domain::ids::{EventId, JobId};
-use ductile_domain::job::NewJob;
+use ductile_domain::job::{Fence, NewJob};
 use ductile_domain::outcome::{AttemptStatus, Cause, Outcome, Timing};
 use ductile_domain::plan::{NewFact, Plan};
 use ductile_domain::retry::Ending;
@@ -26,7 +26,7 @@ fn child(parent: JobId, plugin: &str) -> NewJob {
 }
 
 /// Ends the running job with children; answers them.
-async fn ended_with(bed: &Bed, fence: ductile_domain::job::Fence, outcome: Outcome, plan: Plan) -> Vec<JobId> {
+async fn ended_with(bed: &Bed, fence: Fence, outcome: Outcome, plan: Plan) -> Vec<JobId> {
     let ending = if outcome.status == AttemptStatus::Succeeded { Ending::Succeeded } else { Ending::Dead };
     let finish = Finish { plan, ..finish(fence, outcome, ending) };
     let finished = bed.ledger.writer.finish(finish).await.expect("finished");
@@ -37,10 +37,10 @@ async fn ended_with(bed: &Bed, fence: ductile_domain::job::Fence, outcome: Outco
 }
 
 /// Claims a queued job.
-async fn claimed(bed: &Bed, job: JobId) -> ductile_domain::job::ClaimedJob {
+async fn claimed(bed: &Bed, job: JobId) -> Fence {
     let found = bed.ledger.readers.job(job).await.expect("readable").expect("exists");
     let candidate = ductile_domain::job::Candidate { row: found.row, job, plugin: found.plugin.into(), due: None };
-    bed.claim(vec![candidate]).await.claimed.remove(0).job
+    bed.claim(vec![candidate]).await.claimed.remove(0).job.fence
 }
 
 /// API-16: the job first, then level by level; a child shows its own family only.
@@ -54,7 +54,7 @@ async fn a_family_is_read_from_its_root_level_by_level() {
     let children = ended_with(&bed, root.fence, succeeded(bed.hands.now()), plan).await;
     let a = claimed(&bed, children[0]).await;
     let plan = Plan { children: vec![child(children[0], "c")], ..Plan::default() };
-    let grandchildren = ended_with(&bed, a.fence, succeeded(bed.hands.now()), plan).await;
+    let grandchildren = ended_with(&bed, a, succeeded(bed.hands.now()), plan).await;
 
     let readers = &bed.ledger.readers;
     let family = readers.family(id).await.expect("readable").expect("exists");
@@ -107,7 +107,7 @@ async fn the_gateways_share_of_a_familys_time_is_the_rest() {
     let plan = Plan { children: vec![child(id, "a")], ..Plan::default() };
     let children = ended_with(&bed, root.fence, timed(1_000, 1_500, 400), plan).await;
     let step = claimed(&bed, children[0]).await;
-    ended_with(&bed, step.fence, timed(1_700, 2_600, 800), Plan::default()).await;
+    ended_with(&bed, step, timed(1_700, 2_600, 800), Plan::default()).await;
     let timing = bed.ledger.readers.family_timing(id).await.expect("readable").expect("two records");
     assert_eq!((timing.attempts, timing.wall_ns, timing.dur_ns, timing.gateway_ns), (2, 1_600, 1_200, 400));
     let by_sql = bed.number("SELECT max(exit_wall_ns) - min(enter_wall_ns) - sum(dur_ns) FROM job_stopwatch").await;
@@ -158,13 +158,13 @@ async fn jobs_and_attempts_are_found_by_each_others_statuses() {
     let dead = bed.running("dead").await;
     bed.ledger.writer.finish(finish(dead.fence, timed_out(), retry_in(now(), 0))).await.expect("finished");
     let dead = claimed(&bed, dead.fence.job).await;
-    bed.ledger.writer.finish(finish(dead.fence, timed_out(), Ending::Dead)).await.expect("finished");
+    bed.ledger.writer.finish(finish(dead, timed_out(), Ending::Dead)).await.expect("finished");
     let waits = bed.running("waits").await;
     bed.ledger.writer.finish(finish(waits.fence, timed_out(), retry_in(now(), 60))).await.expect("finished");
     let well = bed.running("well").await;
     bed.ledger.writer.finish(finish(well.fence, timed_out(), retry_in(now(), 0))).await.expect("finished");
     let well = claimed(&bed, well.fence.job).await;
-    bed.ledger.writer.finish(bed.succeeded(well.fence)).await.expect("finished");
+    bed.ledger.writer.finish(bed.succeeded(well)).await.expect("finished");
 
     let readers = &bed.ledger.readers;
     for (status, expected) in [
@@ -220,7 +220,7 @@ async fn a_recorded_input_outlives_its_row() {
     let retry = finish(job.fence, failed(Cause::ExitCode, bed.hands.now()), retry_in(bed.hands.now(), 0));
     bed.ledger.writer.finish(retry).await.expect("finished");
     let job = claimed(&bed, id).await;
-    ended_with(&bed, job.fence, succeeded(bed.hands.now()), Plan::default()).await;
+    ended_with(&bed, job, succeeded(bed.hands.now()), Plan::default()).await;
     let readers = &bed.ledger.readers;
     let fresh = readers.recorded(id).await.expect("readable").expect("exists");
     assert_eq!(fresh.status.as_deref(), Some("succeeded"));
@@ -252,9 +252,9 @@ async fn durations_are_those_of_the_records() {
         let job = NewJob { command: command.into(), ..new_job(plugin) };
         let id = job.id;
         bed.enqueue(job).await;
-        let job = claimed(&bed, id).await;
+        let fence = claimed(&bed, id).await;
         let timing = Timing { enter_wall_ns: 1, exit_wall_ns: 1 + dur, dur_ns: dur, ..Timing::default() };
-        ended_with(&bed, job.fence, Outcome { timing, ..succeeded(bed.hands.now()) }, Plan::default()).await;
+        ended_with(&bed, fence, Outcome { timing, ..succeeded(bed.hands.now()) }, Plan::default()).await;
         bed.hands.advance(Duration::from_secs(60));
     }
     let readers = &bed.ledger.readers;

@@ -348,7 +348,10 @@ async fn a_new_generation_buries_the_jobs_of_removed_plugins() {
     let parent = bed.running("echo").await;
     let recorded = bed.ledger.writer.record_snapshot(snapshot(2, &["echo"])).await.expect("recorded");
     assert_eq!(recorded.id, 2);
-    assert_eq!(recorded.buried.iter().map(|b| (b.transition.job, b.transition.to, &*b.plugin)).collect::<Vec<_>>(), [(buried, "dead", "gone")]);
+    assert_eq!(
+        recorded.buried.iter().map(|b| (b.transition.job, b.transition.to, &*b.plugin)).collect::<Vec<_>>(),
+        [(buried, "dead", "gone")]
+    );
     let row = bed.ledger.readers.job(buried).await.expect("read").expect("there");
     assert!(row.last_error.is_some_and(|e| e.starts_with("cancelled:")));
     assert_eq!(bed.ledger.readers.job(stays).await.expect("read").expect("there").status, "queued");

@@ -19,18 +19,19 @@ async fn a_poisoned_operation_fails_alone() {
     let bed = Bed::new().await;
     let existing = bed.queued("echo").await.job;
     let writer = &bed.ledger.writer;
-    let answers = bed.together(
-        (0..5)
-            .map(|n| {
-                let mut job = new_job("echo");
-                if n == 2 {
-                    job.id = existing;
-                }
-                Box::pin(writer.enqueue(vec![job], 1)) as Call<'_, Result<Vec<Enqueued>, WriteError>>
-            })
-            .collect(),
-    )
-    .await;
+    let answers = bed
+        .together(
+            (0..5)
+                .map(|n| {
+                    let mut job = new_job("echo");
+                    if n == 2 {
+                        job.id = existing;
+                    }
+                    Box::pin(writer.enqueue(vec![job], 1)) as Call<'_, Result<Vec<Enqueued>, WriteError>>
+                })
+                .collect(),
+        )
+        .await;
     for (n, answer) in answers.iter().enumerate() {
         assert_eq!(answer.is_ok(), n != 2, "{n}: {answer:?}");
     }
@@ -62,7 +63,7 @@ async fn rows_and_transitions_follow_the_order_of_the_calls() {
     bed.ledger.close().await;
 }
 
-/// The order inside a batch: a slot that a finish frees is taken in the same transaction.
+/// A slot is free as soon as the end of its attempt has arrived, and the rows follow in this order.
 #[tokio::test]
 async fn a_slot_freed_in_a_batch_is_taken_in_it() {
     let bed = Bed::new().await;
@@ -75,13 +76,84 @@ async fn a_slot_freed_in_a_batch_is_taken_in_it() {
     let writer = &bed.ledger.writer;
     let claimed = std::sync::Mutex::new(0);
     bed.together(vec![
+        Box::pin(async { drop(writer.finish(bed.succeeded(job.fence)).await.expect("finished")) }) as Call<'_, ()>,
         Box::pin(async {
             *claimed.lock().expect("no panic") = writer.claim(request).await.expect("answered").claimed.len();
-        }) as Call<'_, ()>,
-        Box::pin(async { drop(writer.finish(bed.succeeded(job.fence)).await.expect("finished")) }),
+        }),
     ])
     .await;
     assert_eq!(claimed.into_inner().expect("no panic"), 1);
+    let order = "SELECT (SELECT id FROM job_transitions WHERE to_status = 'succeeded')
+        < (SELECT max(id) FROM job_transitions WHERE to_status = 'running')";
+    assert_eq!(bed.number(order).await, 1);
+    bed.ledger.close().await;
+}
+
+/// Each end grants one candidate of a claim that stands, in the order of preference; what is withdrawn comes back.
+#[tokio::test]
+async fn each_end_grants_one_candidate_of_a_claim_that_stands() {
+    let bed = Bed::new().await;
+    let mut job = bed.running("echo").await;
+    let mut candidates = Vec::new();
+    for _ in 0..4 {
+        candidates.push(bed.queued("echo").await);
+    }
+    let mut request = bed.request(candidates.clone());
+    request.max_running = 1;
+    let (decided, mut parts) = tokio::sync::mpsc::unbounded_channel();
+    let (started, mut starts) = tokio::sync::mpsc::unbounded_channel();
+    let writer = &bed.ledger.writer;
+    writer.claim_then(
+        request,
+        true,
+        move |claims| drop(decided.send(claims)),
+        std::sync::Arc::new(move |job: &_, transition| {
+            let job: &ductile_domain::job::ClaimedJob = job;
+            let _ = started.send((job.fence.job, transition));
+        }),
+    );
+    let mut last = 0;
+    for wanted in &candidates[..2] {
+        writer.finish(bed.succeeded(job.fence)).await.expect("finished");
+        let part = parts.recv().await.expect("decided");
+        assert_eq!((part.claimed.len(), part.refused.len()), (1, 0));
+        job = part.claimed[0].job.clone();
+        assert_eq!(job.fence.job, wanted.job);
+        let (started, transition) = starts.recv().await.expect("written");
+        assert!(started == wanted.job && transition > last);
+        last = transition;
+        assert_eq!(bed.number("SELECT count(*) FROM job_queue WHERE status = 'running'").await, 1);
+    }
+    // what is cancelled before its turn never gets one
+    writer.cancel(candidates[2].job, "no need".into(), "admin".into()).await.expect("cancelled");
+    writer.withdraw_claims();
+    let rest = parts.recv().await.expect("decided");
+    assert_eq!(rest.refused.iter().map(|r| r.why).collect::<Vec<_>>(), [Refusal::Withdrawn; 2]);
+    assert!(parts.recv().await.is_none(), "nothing more is decided");
+    bed.ledger.close().await;
+}
+
+/// A cancellation that came first is seen by the claim behind it, one that came later marks the attempt.
+#[tokio::test]
+async fn a_cancelled_job_is_never_granted() {
+    let bed = Bed::new().await;
+    let (first, second) = (bed.queued("echo").await, bed.queued("echo").await);
+    let writer = &bed.ledger.writer;
+    let answers = bed
+        .together(vec![
+            Box::pin(async {
+                format!("{:?}", writer.cancel(first.job, "x".into(), "x".into()).await.expect("answered"))
+            }) as Call<'_, String>,
+            Box::pin(async {
+                let claims = writer.claim(bed.request(vec![first.clone(), second.clone()])).await.expect("answered");
+                format!("{:?} {:?}", claims.claimed[0].job.fence.job == second.job, claims.refused[0].why)
+            }),
+        ])
+        .await;
+    assert!(answers[0].starts_with("Dead"), "{answers:?}");
+    assert_eq!(answers[1], "true Gone");
+    let late = writer.cancel(second.job, "x".into(), "x".into()).await.expect("answered");
+    assert_eq!(late, Cancelled::Flagged);
     bed.ledger.close().await;
 }
 

@@ -1,72 +1,97 @@
-//! Which operations may share a transaction.
+//! What will share the next transaction, in the order in which it came.
 
-use std::collections::HashSet;
+use std::time::Instant;
 
 use ductile_domain::ids::JobId;
+use ductile_domain::job::Fence;
 
-use super::Op;
+use super::claim::Grant;
+use super::{Op, Started};
+use crate::error::WriteError;
 
-/// Operations in one transaction at most.
-const MOST_OPS: usize = 256;
-/// Candidates and new jobs count one each.
+/// What one transaction holds at most; candidates, new jobs and facts count one each.
 const MOST_WEIGHT: usize = 2048;
 
-/// Operations that will share one transaction.
+/// One piece of a transaction.
+pub(super) enum Item {
+    Op(Op),
+    /// A claim that was granted already and is yet to be written; `Started` is told when it is.
+    Grant(Grant, Started),
+}
+
+impl Item {
+    fn job(&self) -> Option<JobId> {
+        match self {
+            Self::Op(op) => op.ends().map(|fence| fence.job),
+            Self::Grant(grant, _) => Some(grant.claimed.job.fence.job),
+        }
+    }
+}
+
+/// Pieces that wait for the next transaction.
 #[derive(Default)]
 pub(super) struct Batch {
-    pub(super) ops: Vec<Op>,
-    touched: HashSet<JobId>,
+    pub(super) items: Vec<Item>,
     weight: usize,
+    /// When the first piece came.
+    pub(super) since: Option<Instant>,
+    /// An answer leaves the gateway, so that the commit must be on disk before it.
+    pub(super) is_awaited: bool,
+    /// It changes what a grant would read, so that none is made before the commit.
+    pub(super) holds_grants: bool,
 }
 
 impl Batch {
-    /// Takes the operation, or hands it back when it must wait for the next transaction.
-    pub(super) fn admit(&mut self, op: Op) -> Option<Op> {
-        let weight = match &op {
-            Op::Enqueue { jobs, .. } => jobs.len(),
-            Op::Claim(request, _) | Op::StandingClaim(request, _) => request.candidates.len(),
-            Op::Finish(finish, _) => 1 + finish.plan.children.len() + finish.plan.facts.len(),
-            Op::GiveBack { .. } | Op::Cancel { .. } => 1,
-        };
-        if !self.ops.is_empty() && (self.ops.len() >= MOST_OPS || self.weight + weight > MOST_WEIGHT) {
-            return Some(op);
-        }
-        // operations run by kind, so that two writes about one job would not run in the order in which they came
-        let is_free = match &op {
-            Op::Finish(finish, _) => self.touched.insert(finish.fence.job),
-            Op::GiveBack { fence, .. } => self.touched.insert(fence.job),
-            Op::Cancel { job, .. } => self.touched.insert(*job),
-            Op::Enqueue { jobs, .. } => {
-                let is_free = jobs.iter().all(|j| !self.touched.contains(&j.id));
-                self.touched.extend(jobs.iter().map(|j| j.id));
-                is_free
+    pub(super) fn is_full(&self) -> bool {
+        self.weight >= MOST_WEIGHT
+    }
+
+    pub(super) fn put(&mut self, item: Item) {
+        self.since.get_or_insert_with(Instant::now);
+        self.weight += 1;
+        match &item {
+            Item::Op(Op::Enqueue { jobs, .. }) => {
+                self.weight += jobs.len();
+                self.is_awaited = true;
             }
-            Op::Claim(..) | Op::StandingClaim(..) => true,
-        };
-        if !is_free && !self.ops.is_empty() {
-            return Some(op);
+            Item::Op(Op::Cancel { .. }) => {
+                self.is_awaited = true;
+                self.holds_grants = true;
+            }
+            Item::Op(Op::Finish(finish, _)) => {
+                self.weight += finish.plan.children.len() + finish.plan.facts.len();
+                self.is_awaited |= finish.is_awaited;
+                // the next attempt of the plugin must find the state that this one left
+                self.holds_grants |= finish.plan.state.is_some();
+            }
+            Item::Op(Op::GiveBack { .. }) | Item::Grant(..) => {}
         }
-        self.weight += weight;
-        self.ops.push(op);
-        None
+        self.items.push(item);
     }
 
-    /// Jobs of the attempts that it ends.
-    pub(super) fn ended(&self) -> impl Iterator<Item = JobId> {
-        self.ops.iter().filter_map(Op::ends)
+    /// True when a piece is about this job.
+    pub(super) fn touches(&self, job: JobId) -> bool {
+        self.items.iter().any(|item| item.job() == Some(job))
     }
 
-    /// Attempts that it ends.
-    pub(super) fn ends(&self) -> usize {
-        self.ended().count()
+    /// Takes out an end of the same claim: its caller repeats it, having waited too long.
+    pub(super) fn replaced(&mut self, fence: Fence) -> Option<Op> {
+        let at = self.items.iter().position(|item| matches!(item, Item::Op(op) if op.ends() == Some(fence)))?;
+        match self.items.remove(at) {
+            Item::Op(op) => Some(op),
+            Item::Grant(..) => None,
+        }
     }
 
-    /// True when an answer leaves the gateway, so that the commit must be on disk before it.
-    pub(super) fn is_awaited(&self) -> bool {
-        self.ops.iter().any(|op| match op {
-            Op::Enqueue { .. } | Op::Cancel { .. } => true,
-            Op::Finish(finish, _) => finish.is_awaited,
-            Op::GiveBack { .. } | Op::Claim(..) | Op::StandingClaim(..) => false,
-        })
+    /// After a failure of the file: the doors are told, what is ours is tried again.
+    pub(super) fn keep_ours(items: Vec<Item>, error: &WriteError) -> Self {
+        let mut kept = Self::default();
+        for item in items {
+            match item {
+                Item::Op(op @ (Op::Enqueue { .. } | Op::Cancel { .. })) => op.refuse(error.clone()),
+                item => kept.put(item),
+            }
+        }
+        kept
     }
 }

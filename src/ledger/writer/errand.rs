@@ -10,6 +10,7 @@ use ductile_domain::time::{self, Timestamp};
 use rusqlite::{Connection, Row, params};
 
 use super::Op;
+use super::batch::Item;
 use super::store::{InForce, Store};
 use super::transaction::{Answer, Transaction};
 use crate::error::WriteError;
@@ -62,8 +63,8 @@ impl Store {
     ) -> Result<(), WriteError> {
         let now = self.now();
         // nobody waits for these: the answers are read from the transaction
-        let ops: Vec<Op> = orphans.iter().map(|o| Op::Finish(Arc::new(crashed(o, now)), Box::new(drop))).collect();
-        let done = self.commit(&ops, &[], false)?;
+        let ends = orphans.iter().map(|o| Item::Op(Op::Finish(Arc::new(crashed(o, now)), Box::new(drop))));
+        let done = self.commit(&ends.collect::<Vec<_>>(), &[], false)?;
         ready.extend(done.ready);
         for (orphan, answer) in orphans.iter().zip(done.answers) {
             if let Answer::Finished(Ok(finished)) = answer

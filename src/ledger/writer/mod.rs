@@ -15,14 +15,14 @@ mod transaction;
 use std::sync::{Arc, mpsc};
 
 use ductile_domain::ids::JobId;
-use ductile_domain::job::{ClaimRequest, Fence, NewJob};
+use ductile_domain::job::{ClaimRequest, ClaimedJob, Fence, NewJob};
 use ductile_domain::time::Timestamp;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 
 use crate::error::{StartError, WriteError};
 use crate::open::OpenOptions;
 use crate::ops::{
-    Cancelled, Claims, Enqueued, Finish, Finished, Orphan, Prune, Pruned, Recorded, Recovered, Refusal, Refused,
+    Cancelled, Claims, Enqueued, Finish, Finished, Orphan, Prune, Pruned, Recorded, Recovered,
     Snapshot,
 };
 
@@ -75,9 +75,6 @@ enum Op {
         then: Then<Vec<Enqueued>>,
         _permit: OwnedSemaphorePermit,
     },
-    Claim(ClaimRequest, Then<Claims>),
-    /// Waits until an attempt ends, and is decided in the transaction of that end.
-    StandingClaim(ClaimRequest, Then<Claims>),
 }
 
 /// An operation that has the connection for itself.
@@ -91,12 +88,12 @@ enum Errand {
 }
 
 impl Op {
-    /// The job whose attempt it ends.
-    fn ends(&self) -> Option<JobId> {
+    /// The claim that it ends.
+    fn ends(&self) -> Option<Fence> {
         match self {
-            Self::Finish(finish, _) => Some(finish.fence.job),
-            Self::GiveBack { fence, .. } => Some(fence.job),
-            Self::Cancel { .. } | Self::Enqueue { .. } | Self::Claim(..) | Self::StandingClaim(..) => None,
+            Self::Finish(finish, _) => Some(finish.fence),
+            Self::GiveBack { fence, .. } => Some(*fence),
+            Self::Cancel { .. } | Self::Enqueue { .. } => None,
         }
     }
 
@@ -106,19 +103,22 @@ impl Op {
             Self::Finish(_, then) | Self::GiveBack { then, .. } => then(Err(error)),
             Self::Cancel { then, .. } => then(Err(error)),
             Self::Enqueue { then, .. } => then(Err(error)),
-            Self::Claim(_, then) | Self::StandingClaim(_, then) => then(Err(error)),
-        }
-    }
-
-    /// Answers a claim that will not be decided.
-    fn withdraw(self) {
-        if let Self::StandingClaim(request, then) | Self::Claim(request, then) = self {
-            let refused =
-                request.candidates.iter().map(|(c, _)| Refused { row: c.row, job: c.job, why: Refusal::Withdrawn });
-            then(Ok(Claims { claimed: Vec::new(), refused: refused.collect() }));
         }
     }
 }
+
+/// A claim as it waits for slots.
+struct Claim {
+    request: ClaimRequest,
+    /// Candidates without a slot wait for one.
+    stands: bool,
+    /// Called with what was decided, several times when it stands.
+    decided: Box<dyn FnMut(Claims) + Send>,
+    started: Started,
+}
+
+/// Where the start of an attempt is told when it is committed, with its transition.
+type Started = Arc<dyn Fn(&ClaimedJob, i64) + Send + Sync>;
 
 /// A spawn to be noted with the next batch.
 struct Spawn {
@@ -130,6 +130,7 @@ struct Spawn {
 /// What waits in the writer's mailbox, which has no bound: whatever is in it is done in the order in which it came.
 enum Wish {
     Op(Op),
+    Claim(Claim),
     Errand(Errand),
     Spawn(Spawn),
     WithdrawClaims,
@@ -209,25 +210,37 @@ impl Writer {
         }
     }
 
-    /// Takes candidates for one attempt each, as far as status, due time, caps and running twins allow.
+    /// Takes candidates for one attempt each, as far as status, due time, caps and running twins allow; written when it
+    /// returns.
     ///
     /// # Errors
-    /// When the batch was not committed.
+    /// When the writer is closed.
     pub async fn claim(&self, request: ClaimRequest) -> Result<Claims, WriteError> {
-        answered(|then| self.operate(Op::Claim(request, then))).await
+        let (tell, told) = oneshot::channel();
+        let mut tell = Some(tell);
+        let decided = move |claims| drop(tell.take().map(|tell| tell.send(claims)));
+        self.claim_then(request, false, decided, Arc::new(|_, _| ()));
+        let claims = told.await.map_err(|_| WriteError::Closed)?;
+        self.flush().await;
+        Ok(claims)
     }
 
-    /// The same for those who can't wait, see [`Writer::enqueue_then`]. With `at_next_end` the claim stands until an
-    /// attempt ends and is decided in the transaction of that end, so that a freed slot is taken by the commit that
-    /// frees it; at once when fewer attempts run than may. [`Writer::withdraw_claims`] ends the wait.
+    /// The same for those who can't wait: `decided` is called on the writer's thread, where it must not block, with what
+    /// is granted and refused, before it is written; the row follows within milliseconds, and before anything else
+    /// about the attempt. `started` is told of the row and its transition.
+    ///
+    /// A claim that `stands` is decided whenever a slot becomes free, and `decided` called each time with a part, until
+    /// every candidate is decided or [`Writer::withdraw_claims`] refuses the rest. `decided` is dropped when there is
+    /// nothing more to decide, or the writer has ended.
     pub fn claim_then(
         &self,
         request: ClaimRequest,
-        at_next_end: bool,
-        then: impl FnOnce(Result<Claims, WriteError>) + Send + 'static,
+        stands: bool,
+        decided: impl FnMut(Claims) + Send + 'static,
+        started: Arc<dyn Fn(&ClaimedJob, i64) + Send + Sync>,
     ) {
-        let then = Box::new(then);
-        self.operate(if at_next_end { Op::StandingClaim(request, then) } else { Op::Claim(request, then) });
+        // a writer that has ended drops it
+        let _ = self.wishes.send(Wish::Claim(Claim { request, stands, decided: Box::new(decided), started }));
     }
 
     /// Answers every claim that waits for an end: its candidates are refused as withdrawn.

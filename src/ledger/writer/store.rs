@@ -3,12 +3,13 @@
 use std::collections::HashSet;
 
 use ductile_domain::config::Durability;
-use ductile_domain::ids::{BootId, JobId};
+use ductile_domain::ids::BootId;
 use ductile_domain::time::{self, Timestamp};
 use fail::fail_point;
 use rusqlite::{Connection, OpenFlags};
 
-use super::transaction::{Answer, Done, Transaction};
+use super::batch::Item;
+use super::transaction::{Done, Transaction};
 use super::{Op, Spawn};
 use crate::error::WriteError;
 use crate::open::{Clock, OpenOptions};
@@ -65,59 +66,48 @@ impl Store {
         self.conn.close().map_err(|(_, error)| error)
     }
 
+    /// A number that changes with every commit of another connection, and with none of this one.
+    pub(super) fn version(&self) -> Result<i64, rusqlite::Error> {
+        self.conn.prepare_cached("PRAGMA data_version")?.query_row([], |row| row.get(0))
+    }
+
     pub(super) fn now(&self) -> Timestamp {
         // stored with milliseconds, so nothing finer may leave through an answer
         let now = self.clock.now();
         chrono::DurationRound::duration_trunc(now, chrono::TimeDelta::milliseconds(1)).unwrap_or(now)
     }
 
-    pub(super) fn running(&self) -> Result<Vec<JobId>, rusqlite::Error> {
-        let mut statement = self.conn.prepare("SELECT id FROM job_queue WHERE status = 'running'")?;
-        let rows = statement.query_map([], |row| row.get::<_, String>(0))?;
-        rows.filter_map(|id| id.map(|id| id.parse().ok()).transpose()).collect()
-    }
-
-    /// Answers the operations whose plan the generation in force can't carry, keeps the others.
-    pub(super) fn sort_out(&self, ops: Vec<Op>) -> Vec<Op> {
-        let Some(in_force) = &self.in_force else { return ops };
-        let mut kept = Vec::with_capacity(ops.len());
-        for op in ops {
-            let (generation, jobs) = match &op {
-                Op::Finish(finish, _) => (finish.plan.generation, finish.plan.children.as_slice()),
-                Op::Enqueue { jobs, generation, .. } => (*generation, jobs.as_slice()),
-                Op::GiveBack { .. } | Op::Cancel { .. } | Op::Claim(..) | Op::StandingClaim(..) => {
-                    kept.push(op);
-                    continue;
-                }
-            };
-            let gone = if generation == in_force.generation {
-                None
-            } else {
-                jobs.iter().map(|j| &*j.plugin).find(|p| !in_force.plugins.contains(*p)).map(str::to_owned)
-            };
-            match (gone, op) {
-                (None, op) => kept.push(op),
-                (Some(_), op @ Op::Finish(..)) => {
-                    let answer = Finished {
-                        verdict: Verdict::Replan,
-                        status: None,
-                        due: None,
-                        transitions: Vec::new(),
-                        children: Vec::new(),
-                    };
-                    Answer::Finished(Ok(answer)).give(op);
-                }
-                (Some(plugin), op) => op.refuse(WriteError::PluginGone { plugin }),
-            }
+    /// Hands the operation back unless the generation in force can't carry its plan; then it is answered.
+    pub(super) fn in_order(&self, op: Op) -> Option<Op> {
+        let Some(in_force) = &self.in_force else { return Some(op) };
+        let (generation, jobs) = match &op {
+            Op::Finish(finish, _) => (finish.plan.generation, finish.plan.children.as_slice()),
+            Op::Enqueue { jobs, generation, .. } => (*generation, jobs.as_slice()),
+            Op::GiveBack { .. } | Op::Cancel { .. } => return Some(op),
+        };
+        if generation == in_force.generation {
+            return Some(op);
         }
-        kept
+        let gone = jobs.iter().map(|j| &*j.plugin).find(|p| !in_force.plugins.contains(*p)).map(str::to_owned);
+        match (gone, op) {
+            (None, op) => return Some(op),
+            (Some(_), Op::Finish(_, then)) => then(Ok(Finished {
+                verdict: Verdict::Replan,
+                status: None,
+                due: None,
+                transitions: Vec::new(),
+                children: Vec::new(),
+            })),
+            (Some(plugin), op) => op.refuse(WriteError::PluginGone { plugin }),
+        }
+        None
     }
 
-    /// Commits the operations in one transaction, or nothing.
-    pub(super) fn commit(&mut self, ops: &[Op], spawns: &[Spawn], is_awaited: bool) -> Result<Done, WriteError> {
+    /// Commits the pieces in one transaction, or nothing.
+    pub(super) fn commit(&mut self, items: &[Item], spawns: &[Spawn], is_awaited: bool) -> Result<Done, WriteError> {
         self.set_synchronous(is_awaited)?;
         fail_point!("ledger_before_begin");
-        let done = self.transaction(|conn, now| Transaction::new(conn, now).run(ops, spawns))?;
+        let done = self.transaction(|conn, now| Transaction::new(conn, now).run(items, spawns))?;
         fail_point!("ledger_after_commit");
         Ok(done)
     }

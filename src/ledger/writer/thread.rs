@@ -1,223 +1,292 @@
-//! The thread that owns the connection: gathers what waits, commits it, answers.
+//! The thread that owns the connection: gathers what comes, grants slots, commits, answers.
+//!
+//! A slot that an end frees is granted at once, before the end is written, so that no process waits for a commit; the
+//! grant and the end share the next transaction, in this order. What came first waits at most [`COMPANY`] for more,
+//! never when nothing runs, and never with an answer that leaves the gateway.
 
-use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
-use ductile_domain::ids::JobId;
 use fail::fail_point;
 use tokio::sync::oneshot;
 
-use super::batch::Batch;
+use super::batch::{Batch, Item};
+use super::claim::{Grant, Slots};
 use super::store::Store;
 use super::transaction::{Answer, Done};
-use super::{Errand, Op, Spawn, Wish};
+use super::{Claim, Errand, Op, Spawn, Wish};
+use crate::error::WriteError;
 use crate::feed::CommitFeed;
-use crate::ops::Verdict;
+use crate::ops::{Claims, Refusal, Refused};
 
-/// How long the end of a short attempt waits for the ends of other young ones.
-const COMPANY: Duration = Duration::from_micros(600);
-
-/// An attempt that has run for longer is not short, and not expected to end at any moment.
-const YOUNG: Duration = Duration::from_millis(5);
-
-/// Attempts that may still run when the others' ends are committed: what they do meanwhile costs nobody a wait.
-const SPARE: usize = 2;
+/// How long a commit waits for more to share it while attempts run. Nobody waits for it meanwhile but those who look.
+const COMPANY: Duration = Duration::from_millis(2);
 
 /// How long a recorded spawn waits for a batch to ride along with.
 const SPAWN_DELAY: Duration = Duration::from_millis(20);
+
+/// How long after a failure of the file the writer tries again by itself.
+const PATIENCE: Duration = Duration::from_millis(200);
 
 /// The writer's own state.
 pub(super) struct Thread {
     store: Store,
     feed: CommitFeed,
     mailbox: Receiver<Wish>,
+    batch: Batch,
     /// Spawns that wait for a batch, and until when.
     spawns: Vec<Spawn>,
     spawns_due: Option<Instant>,
-    /// Attempts that run, and since when: who may be waited for, and whether a slot is free. Rows decide all else.
-    in_flight: HashMap<JobId, Instant>,
-    /// Claims that wait for the end of an attempt.
-    standing: Vec<Op>,
-}
-
-/// A panic of whoever asked costs the answer, not the writer.
-fn give(op: Op, answer: Answer) {
-    if std::panic::catch_unwind(AssertUnwindSafe(|| answer.give(op))).is_err() {
-        tracing::error!(component = "ledger", "an answer could not be given: its receiver panicked");
-    }
+    slots: Slots,
+    /// Changes when somebody else has written into the file.
+    version: i64,
+    /// Claims that wait for a slot, or for the commit of something that they must see.
+    claims: Vec<Claim>,
+    /// The last commit failed: nothing is granted before one succeeds.
+    failed: Option<Instant>,
 }
 
 impl Thread {
     pub(super) fn new(store: Store, feed: CommitFeed, mailbox: Receiver<Wish>) -> Result<Self, rusqlite::Error> {
-        let now = Instant::now();
-        let in_flight = store.running()?.into_iter().map(|job| (job, now)).collect();
-        Ok(Self { store, feed, mailbox, spawns: Vec::new(), spawns_due: None, in_flight, standing: Vec::new() })
+        let (slots, version) = (Slots::read(&store.conn)?, store.version()?);
+        Ok(Self {
+            store,
+            feed,
+            mailbox,
+            batch: Batch::default(),
+            spawns: Vec::new(),
+            spawns_due: None,
+            slots,
+            version,
+            claims: Vec::new(),
+            failed: None,
+        })
     }
 
     /// Lives until it is closed or the last handle is gone. What was accepted before is done; what comes later is told
     /// that the writer is closed.
     pub(super) fn run(mut self) {
         let closing = loop {
-            let wish = match self.spawns_due {
+            let wish = match self.due() {
                 None => self.mailbox.recv().map_err(RecvTimeoutError::from),
                 Some(due) => self.mailbox.recv_timeout(due.saturating_duration_since(Instant::now())),
             };
-            let closing = match wish {
-                Ok(Wish::Spawn(spawn)) => {
-                    self.note(spawn);
-                    None
+            match wish {
+                Ok(wish) => {
+                    if let Some(reply) = self.take_in(wish) {
+                        break Some(reply);
+                    }
                 }
-                Ok(wish) => self.work(Some(wish)),
-                Err(RecvTimeoutError::Timeout) => self.work(None),
-                Err(RecvTimeoutError::Disconnected) => {
-                    self.commit(Batch::default());
-                    break None;
-                }
-            };
-            if closing.is_some() {
-                break closing;
+                Err(RecvTimeoutError::Timeout) => self.commit(),
+                Err(RecvTimeoutError::Disconnected) => break None,
             }
+            self.grant();
         };
+        self.commit();
         drop(self.mailbox);
         if let Err(error) = self.store.close() {
             tracing::warn!(component = "ledger", %error, "failed to close the ledger cleanly");
         }
         if let Some(reply) = closing {
-            let _: Result<(), ()> = oneshot::Sender::send(reply, ());
+            let _: Result<(), ()> = reply.send(());
         }
     }
 
-    fn note(&mut self, spawn: Spawn) {
-        self.spawns.push(spawn);
-        self.spawns_due.get_or_insert_with(|| Instant::now() + SPAWN_DELAY);
+    /// When the next commit is due, if something waits for one.
+    fn due(&self) -> Option<Instant> {
+        let batch = match self.failed {
+            Some(failed) => self.batch.since.map(|_| failed + PATIENCE),
+            None => self.batch.since.map(|since| since + COMPANY),
+        };
+        [batch, self.spawns_due].into_iter().flatten().min()
     }
 
-    /// Does `first` and everything that waits behind it, in as few transactions as their conflicts allow. Answers whom
-    /// to tell of the end, if the writer is to be closed.
-    fn work(&mut self, first: Option<Wish>) -> Option<oneshot::Sender<()>> {
-        let mut next = first;
-        loop {
-            let mut batch = Batch::default();
-            let mut left = None;
-            while let Some(wish) = next.take().or_else(|| self.mailbox.try_recv().ok()) {
-                left = self.gather(wish, &mut batch);
-                if left.is_some() {
-                    break;
+    /// Takes in `first` and everything that waits behind it, and commits when something must not wait. Answers whom to
+    /// tell of the end, if the writer is to be closed.
+    fn take_in(&mut self, first: Wish) -> Option<oneshot::Sender<()>> {
+        let mut next = Some(first);
+        while let Some(wish) = next.take().or_else(|| self.mailbox.try_recv().ok()) {
+            match wish {
+                Wish::Op(op) => self.admit(op),
+                Wish::Claim(claim) => {
+                    self.claims.push(claim);
+                    self.grant();
                 }
-            }
-            if left.is_none() {
-                left = self.await_company(&mut batch);
-            }
-            self.commit(batch);
-            match left {
-                None => return None,
-                op @ Some(Wish::Op(_) | Wish::Spawn(_)) => next = op,
-                Some(Wish::Errand(errand)) => self.run_errand(errand),
+                Wish::Spawn(spawn) => {
+                    self.spawns.push(spawn);
+                    self.spawns_due.get_or_insert_with(|| Instant::now() + SPAWN_DELAY);
+                }
+                Wish::Errand(errand) => {
+                    self.commit();
+                    self.run_errand(errand);
+                }
                 // what was asked before the order is under it
-                Some(Wish::WithdrawClaims) => self.standing.drain(..).for_each(Op::withdraw),
-                Some(Wish::Flush(reply)) => drop(reply.send(())),
-                Some(Wish::Close(reply)) => return Some(reply),
+                Wish::WithdrawClaims => {
+                    self.grant();
+                    self.claims.drain(..).for_each(withdraw);
+                }
+                Wish::Flush(reply) => {
+                    self.commit();
+                    let _ = reply.send(());
+                }
+                Wish::Close(reply) => return Some(reply),
+            }
+            if self.batch.is_full() {
+                self.commit();
             }
         }
-    }
-
-    /// Takes a wish into the batch, or hands back what must come after it.
-    fn gather(&mut self, wish: Wish, batch: &mut Batch) -> Option<Wish> {
-        match wish {
-            // a claim waits while no slot is free
-            Wish::Op(Op::StandingClaim(request, then)) if self.in_flight.len() >= request.max_running as usize => {
-                self.standing.push(Op::StandingClaim(request, then));
-                None
-            }
-            Wish::Op(op) => batch.admit(op).map(Wish::Op),
-            Wish::Spawn(spawn) => {
-                self.note(spawn);
-                None
-            }
-            wish => Some(wish),
-        }
-    }
-
-    /// While other young attempts run, the end of a short one waits a little for more of its kind: a commit costs nearly
-    /// nearly the same for one as for two, and the processors are busy meanwhile. Longer ones come one by one, and their
-    /// slots are worth more. Never when idle, and never with an answer that leaves the gateway. What could not be
-    /// admitted is handed back.
-    fn await_company(&mut self, batch: &mut Batch) -> Option<Wish> {
-        let is_young = |since: &Instant| since.elapsed() < YOUNG;
-        let is_short = batch.ended().any(|job| self.in_flight.get(&job).is_some_and(is_young));
-        if !is_short {
-            return None;
-        }
-        let expected = self.in_flight.values().filter(|since| is_young(since)).count().saturating_sub(SPARE);
-        let until = Instant::now() + COMPANY;
-        while !batch.is_awaited() && batch.ends() < expected {
-            let wish = self.mailbox.recv_timeout(until.saturating_duration_since(Instant::now())).ok()?;
-            if let Some(left) = self.gather(wish, batch) {
-                return Some(left);
-            }
+        // with nothing running, nothing would come to share the commit; what holds up grants is not waited with
+        if self.batch.is_awaited || self.batch.holds_grants || self.slots.is_empty() && self.failed.is_none() {
+            self.commit();
         }
         None
     }
 
-    /// Claims that waited for an end share the transaction of this one.
-    fn admit_standing(&mut self, batch: &mut Batch) {
-        if batch.ends() == 0 {
-            return;
+    fn admit(&mut self, op: Op) {
+        let Some(op) = self.store.in_order(op) else { return };
+        let fence = op.ends();
+        if let Some(repeated) = fence.and_then(|fence| self.batch.replaced(fence)) {
+            repeated.refuse(WriteError::Busy);
         }
-        for op in std::mem::take(&mut self.standing) {
-            self.standing.extend(batch.admit(op));
+        self.batch.put(Item::Op(op));
+        if let Some(fence) = fence {
+            self.slots.free(fence);
+            self.grant();
         }
     }
 
-    /// Commits a batch with the spawns that wait, and answers it; when it fails as a whole, each operation gets its own
-    /// try.
-    fn commit(&mut self, mut batch: Batch) {
-        self.spawns_due = None;
-        let mut spawns = std::mem::take(&mut self.spawns);
-        if batch.ops.is_empty() && spawns.is_empty() {
+    /// Decides what can be decided of the claims that wait.
+    fn grant(&mut self) {
+        if self.claims.is_empty() || self.batch.holds_grants || self.failed.is_some() {
             return;
         }
-        self.admit_standing(&mut batch);
-        let is_awaited = batch.is_awaited();
-        let ops = self.store.sort_out(batch.ops);
-        spawns.retain(|s| !ops.iter().any(|op| matches!(op, Op::Finish(f, _) if f.fence == s.fence)));
-        let error = match self.store.commit(&ops, &spawns, is_awaited) {
-            Ok(done) => return self.answer(done, ops),
+        self.look_for_others();
+        let mut waiting = std::mem::take(&mut self.claims);
+        waiting.retain_mut(|claim| self.decide(claim));
+        self.claims = waiting;
+    }
+
+    /// Answers whether there is something left to decide.
+    fn decide(&mut self, claim: &mut Claim) -> bool {
+        let now = self.store.now();
+        let (boot, snapshot) = (claim.request.boot, claim.request.snapshot);
+        let max_running = claim.request.max_running;
+        let mut claims = Claims::default();
+        let mut granted = Vec::new();
+        claim.request.candidates.retain(|(candidate, cap)| {
+            if claim.stands && self.slots.len() >= max_running as usize {
+                return true;
+            }
+            let decided = if self.batch.touches(candidate.job) {
+                // it is announced again when what waits about it is committed
+                Err(Refusal::Gone)
+            } else {
+                match self.slots.grant(&self.store.conn, candidate, *cap, max_running, now) {
+                    Ok(decided) => decided,
+                    Err(error) => {
+                        tracing::warn!(component = "ledger", job_id = %candidate.job, %error, "could not read a candidate");
+                        Err(Refusal::Withdrawn)
+                    }
+                }
+            };
+            match decided {
+                Ok(claimed) => {
+                    granted.push(claimed.clone());
+                    claims.claimed.push(claimed);
+                }
+                Err(Refusal::PluginCap | Refusal::GlobalCap) if claim.stands => return true,
+                Err(why) => claims.refused.push(Refused { row: candidate.row, job: candidate.job, why }),
+            }
+            false
+        });
+        for claimed in granted {
+            self.batch.put(Item::Grant(Grant { claimed, boot, snapshot }, claim.started.clone()));
+        }
+        let is_left = !claim.request.candidates.is_empty();
+        if !claims.is_empty() || !is_left {
+            guarded(|| (claim.decided)(claims));
+        }
+        is_left
+    }
+
+    /// Commits the batch with the spawns that wait, and answers it; when it fails as a whole, each piece gets its own
+    /// try.
+    fn commit(&mut self) {
+        self.spawns_due = None;
+        let spawns = std::mem::take(&mut self.spawns);
+        let Batch { items, is_awaited, .. } = std::mem::take(&mut self.batch);
+        if items.is_empty() && spawns.is_empty() {
+            return;
+        }
+        let error = match self.store.commit(&items, &spawns, is_awaited) {
+            Ok(done) => {
+                self.failed = None;
+                let is_as_expected = done.answers.iter().all(Answer::is_as_expected);
+                self.answer(done, items);
+                if !is_as_expected {
+                    self.recount();
+                }
+                return;
+            }
             Err(error) => error,
         };
-        if error.is_of_the_file() || ops.len() < 2 {
-            ops.into_iter().for_each(|op| op.refuse(error.clone()));
+        if error.is_of_the_file() {
+            self.failed = Some(Instant::now());
+            self.batch = Batch::keep_ours(items, &error);
             return;
         }
-        tracing::warn!(component = "ledger", %error, operations = ops.len(), "a batch failed, trying its operations alone");
-        for op in ops {
-            match self.store.commit(std::slice::from_ref(&op), &[], is_awaited) {
-                Ok(done) => self.answer(done, vec![op]),
-                Err(error) => op.refuse(error),
+        if items.len() > 1 {
+            tracing::warn!(component = "ledger", %error, pieces = items.len(), "a batch failed, trying its pieces alone");
+        }
+        for item in items {
+            match self.store.commit(std::slice::from_ref(&item), &[], is_awaited) {
+                Ok(done) => self.answer(done, vec![item]),
+                Err(error) => match item {
+                    Item::Op(op) => op.refuse(error),
+                    Item::Grant(grant, _) => {
+                        tracing::error!(component = "ledger", job_id = %grant.claimed.job.fence.job, %error, "could not write a claim");
+                    }
+                },
             }
+        }
+        self.recount();
+    }
+
+    fn answer(&mut self, done: Done, items: Vec<Item>) {
+        fail_point!("ledger_before_answer");
+        self.feed.push(done.ready);
+        for (item, answer) in items.into_iter().zip(done.answers) {
+            guarded(|| answer.give(item));
         }
     }
 
-    fn answer(&mut self, done: Done, ops: Vec<Op>) {
-        for (op, answer) in ops.iter().zip(&done.answers) {
-            if let (Some(job), Answer::Finished(Ok(finished))) = (op.ends(), answer)
-                && finished.verdict == Verdict::Applied
-            {
-                self.in_flight.remove(&job);
+    /// Slots are those of the rows, so whoever else writes rows is seen.
+    fn look_for_others(&mut self) {
+        match self.store.version() {
+            Ok(version) if version == self.version => {}
+            Ok(version) => {
+                self.version = version;
+                self.recount();
             }
+            Err(error) => tracing::warn!(component = "ledger", %error, "could not look for changes by others"),
         }
-        let now = Instant::now();
-        self.in_flight.extend(done.began().map(|job| (job, now)));
-        fail_point!("ledger_before_answer");
-        let answered: Vec<_> = ops.into_iter().zip(done.answers).collect();
-        // whoever got a slot goes first: a process waits for it
-        let (claims, others): (Vec<_>, Vec<_>) =
-            answered.into_iter().partition(|(_, answer)| matches!(answer, Answer::Claims(_)));
-        claims.into_iter().for_each(|(op, answer)| give(op, answer));
-        self.feed.push(done.ready);
-        others.into_iter().for_each(|(op, answer)| give(op, answer));
+    }
+
+    /// Counts slots from rows, and from what waits to be written.
+    fn recount(&mut self) {
+        match Slots::read(&self.store.conn) {
+            Ok(mut slots) => {
+                for item in &self.batch.items {
+                    match item {
+                        Item::Grant(grant, _) => slots.hold(&grant.claimed.job),
+                        Item::Op(op) => drop(op.ends().map(|fence| slots.free(fence))),
+                    }
+                }
+                self.slots = slots;
+            }
+            Err(error) => tracing::warn!(component = "ledger", %error, "could not count the running jobs"),
+        }
     }
 
     fn run_errand(&mut self, errand: Errand) {
@@ -225,10 +294,8 @@ impl Thread {
             Errand::Orphans(reply) => drop(reply.send(self.store.orphans())),
             Errand::Recover(reply) => {
                 let recovered = self.store.recover();
-                if let Ok((recovered, ready)) = &recovered {
-                    for orphan in recovered {
-                        self.in_flight.remove(&orphan.orphan.fence.job);
-                    }
+                self.recount();
+                if let Ok((_, ready)) = &recovered {
                     self.feed.push(ready.clone());
                 }
                 let _ = reply.send(recovered.map(|(recovered, _)| recovered));
@@ -238,5 +305,19 @@ impl Thread {
             Errand::Checkpoint(reply) => drop(reply.send(self.store.checkpoint())),
             Errand::Mark { name, value, reply } => drop(reply.send(self.store.mark(name, value))),
         }
+    }
+}
+
+/// Refuses what is left of a claim.
+fn withdraw(mut claim: Claim) {
+    let left = claim.request.candidates.iter();
+    let refused = left.map(|(c, _)| Refused { row: c.row, job: c.job, why: Refusal::Withdrawn }).collect();
+    guarded(|| (claim.decided)(Claims { claimed: Vec::new(), refused }));
+}
+
+/// A panic of whoever asked costs the answer, not the writer.
+fn guarded(answer: impl FnOnce()) {
+    if std::panic::catch_unwind(AssertUnwindSafe(answer)).is_err() {
+        tracing::error!(component = "ledger", "an answer could not be given: its receiver panicked");
     }
 }

@@ -1,51 +1,53 @@
-//! One transaction: every operation of a batch, kind by kind, and what each of them is told after the commit.
+//! One transaction: every piece of a batch, and what each of them is told after the commit.
 
 use ductile_domain::ids::JobId;
 use ductile_domain::job::Candidate;
 use ductile_domain::time::{self, Timestamp};
 use rusqlite::{Connection, params};
 
-use super::claim::Running;
+use super::batch::Item;
 use super::{Op, Spawn};
 use crate::error::WriteError;
-use crate::ops::{Cancelled, Claims, Enqueued, Finished, Transition};
+use crate::ops::{Cancelled, Enqueued, Finished, Transition, Verdict};
 
-/// What one operation is told.
+/// What one piece of a batch is told.
 pub(super) enum Answer {
     Finished(Result<Finished, WriteError>),
     Cancelled(Cancelled),
     Enqueued(Vec<Enqueued>),
-    Claims(Claims),
+    /// The transition to `running`, if it was written.
+    Started(Option<i64>),
 }
 
 impl Answer {
     /// Hands it to whoever asked.
-    pub(super) fn give(self, op: Op) {
-        match (op, self) {
-            (Op::Finish(_, then) | Op::GiveBack { then, .. }, Self::Finished(answer)) => then(answer),
-            (Op::Cancel { then, .. }, Self::Cancelled(answer)) => then(Ok(answer)),
-            (Op::Enqueue { then, .. }, Self::Enqueued(answer)) => then(Ok(answer)),
-            (Op::Claim(_, then) | Op::StandingClaim(_, then), Self::Claims(answer)) => then(Ok(answer)),
-            // each operation is answered by its own kind; dropping `then` says that the writer is closed
+    pub(super) fn give(self, item: Item) {
+        match (item, self) {
+            (Item::Op(Op::Finish(_, then) | Op::GiveBack { then, .. }), Self::Finished(answer)) => then(answer),
+            (Item::Op(Op::Cancel { then, .. }), Self::Cancelled(answer)) => then(Ok(answer)),
+            (Item::Op(Op::Enqueue { then, .. }), Self::Enqueued(answer)) => then(Ok(answer)),
+            (Item::Grant(grant, started), Self::Started(Some(transition))) => started(&grant.claimed.job, transition),
+            // each piece is answered by its own kind; dropping `then` says that the writer is closed
             _ => {}
+        }
+    }
+
+    /// True when rows are as whoever counted slots took them to be.
+    pub(super) fn is_as_expected(&self) -> bool {
+        match self {
+            Self::Finished(Ok(finished)) => matches!(finished.verdict, Verdict::Applied | Verdict::AlreadyApplied),
+            Self::Finished(Err(_)) | Self::Started(None) => false,
+            Self::Cancelled(_) | Self::Enqueued(_) | Self::Started(Some(_)) => true,
         }
     }
 }
 
 /// What a batch did, if it is committed.
 pub(super) struct Done {
-    /// By the place of the operation in the batch.
+    /// By the place of the piece in the batch.
     pub(super) answers: Vec<Answer>,
-    /// Rows that became ready and were not claimed in the same batch.
+    /// Rows that became ready.
     pub(super) ready: Vec<Candidate>,
-}
-
-impl Done {
-    /// Attempts that the batch began.
-    pub(super) fn began(&self) -> impl Iterator<Item = JobId> {
-        let claims = self.answers.iter().filter_map(|a| if let Answer::Claims(c) = a { Some(c) } else { None });
-        claims.flat_map(|c| c.claimed.iter().map(|c| c.job.fence.job))
-    }
 }
 
 /// An open transaction.
@@ -68,50 +70,31 @@ impl<'a> Transaction<'a> {
         Self { conn, now, at: time::format(now), ready: Vec::new() }
     }
 
-    /// Runs the operations. Their order by kind is part of the contract: a slot that an end frees can be claimed in
-    /// the same batch, so claims come last.
-    pub(super) fn run(mut self, ops: &[Op], spawns: &[Spawn]) -> Result<Done, rusqlite::Error> {
-        let mut answers: Vec<Option<Answer>> = ops.iter().map(|_| None).collect();
-        for (op, answer) in ops.iter().zip(&mut answers) {
-            *answer = match op {
-                Op::Finish(finish, _) => Some(Answer::Finished(self.finish(finish)?)),
-                Op::GiveBack { fence, reason, due, .. } => {
-                    Some(Answer::Finished(Ok(self.give_back(*fence, reason, *due)?)))
-                }
-                _ => None,
-            };
-        }
+    /// Runs the pieces in their order: each finds what those before it did.
+    pub(super) fn run(mut self, items: &[Item], spawns: &[Spawn]) -> Result<Done, rusqlite::Error> {
+        let answers = items.iter().map(|item| self.one(item)).collect::<Result<_, _>>()?;
         for spawn in spawns {
             let job = spawn.fence.job.to_string();
-            self.conn.prepare_cached(RECORD_SPAWN)?.execute(params![
-                job,
-                spawn.fence.claim_no,
-                spawn.pid,
-                spawn.pid_start
-            ])?;
+            let process = params![job, spawn.fence.claim_no, spawn.pid, spawn.pid_start];
+            self.conn.prepare_cached(RECORD_SPAWN)?.execute(process)?;
         }
-        for (op, answer) in ops.iter().zip(&mut answers) {
-            if let Op::Cancel { job, why, requested_by, .. } = op {
-                *answer = Some(Answer::Cancelled(self.cancel(*job, why, requested_by)?));
+        Ok(Done { answers, ready: self.ready })
+    }
+
+    fn one(&mut self, item: &Item) -> Result<Answer, rusqlite::Error> {
+        Ok(match item {
+            Item::Grant(grant, _) => Answer::Started(self.take(grant)?),
+            Item::Op(Op::Finish(finish, _)) => Answer::Finished(self.finish(finish)?),
+            Item::Op(Op::GiveBack { fence, reason, due, .. }) => {
+                Answer::Finished(Ok(self.give_back(*fence, reason, *due)?))
             }
-        }
-        for (op, answer) in ops.iter().zip(&mut answers) {
-            if let Op::Enqueue { jobs, .. } = op {
-                let enqueued = jobs.iter().map(|job| self.enqueue(job)).collect::<Result<_, _>>()?;
-                *answer = Some(Answer::Enqueued(enqueued));
+            Item::Op(Op::Cancel { job, why, requested_by, .. }) => {
+                Answer::Cancelled(self.cancel(*job, why, requested_by)?)
             }
-        }
-        let mut running = None;
-        for (op, answer) in ops.iter().zip(&mut answers) {
-            if let Op::Claim(request, _) | Op::StandingClaim(request, _) = op {
-                let running = match &mut running {
-                    Some(running) => running,
-                    none => none.insert(Running::count(self.conn)?),
-                };
-                *answer = Some(Answer::Claims(self.claim(request, running)?));
+            Item::Op(Op::Enqueue { jobs, .. }) => {
+                Answer::Enqueued(jobs.iter().map(|job| self.enqueue(job)).collect::<Result<_, _>>()?)
             }
-        }
-        Ok(Done { answers: answers.into_iter().flatten().collect(), ready: self.ready })
+        })
     }
 
     /// Appends a row of `job_transitions`.

@@ -116,7 +116,7 @@ impl Bed {
     }
 
     /// Enqueues and claims a plain job of `plugin`.
-    pub(crate) async fn running(&self, plugin: &str) -> ClaimedJob {
+    pub(crate) async fn running(&self, plugin: &str) -> Arc<ClaimedJob> {
         let candidate = self.queued(plugin).await;
         self.claim(vec![candidate]).await.claimed.remove(0).job
     }
