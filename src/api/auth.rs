@@ -73,6 +73,11 @@ impl Caller {
         if self.may(need) { Ok(()) } else { Err(forbidden(need)) }
     }
 
+    /// True when a scope of the caller's forbids the command, whatever else is allowed.
+    pub(crate) fn denies(&self, plugin: &str, command: &str) -> bool {
+        self.token().is_some_and(|t| t.grants.denies(plugin, command))
+    }
+
     /// True when answers may carry `result`, `last_error` and `stderr`.
     pub(crate) fn sees_results(&self) -> bool {
         matches!(self, Self::Socket(_)) || self.token().is_some_and(|t| t.grants.sees_results())

@@ -133,6 +133,8 @@ fn enter<G: Gateway>(
             call.caller.demand(&Need::Invoke { plugin: &plugin.name, command: &command.name, kind: command.kind })?;
         }
         Access::Plugin => call.caller.demand(&Need::Plugin { plugin: call.param("plugin") })?,
+        Access::Facts => call.caller.demand(&Need::Facts { plugin: call.param("plugin") })?,
+        Access::JobTree => call.caller.demand(&Need::JobTree)?,
         Access::Jobs => call.caller.demand(&Need::Jobs)?,
         Access::JobLogs => call.caller.demand(&Need::JobLogs)?,
         Access::JobsWrite => call.caller.demand(&Need::JobsWrite)?,
@@ -174,27 +176,13 @@ impl<G: Gateway> Call<G> {
 
     /// The plugin and the command that the path names, runnable in the generation in force.
     pub(crate) fn target(&self) -> Result<(&Arc<Plugin>, &Command), ApiError> {
-        let plugin = find_plugin(&self.generation, self.param("plugin"))?;
-        if !plugin.is_runnable {
-            let name = &plugin.name;
-            return Err(ApiError::new(
-                Code::PluginNotRunnable,
-                format!("plugin {name:?} was discovered, but is disabled or not configured"),
-                format!("add `plugins.{name}` with `enabled: true` to the configuration and reload"),
-            )
-            .context(json!({ "plugin": name })));
-        }
-        let wanted = self.param("command");
-        let Some(command) = plugin.command(wanted) else {
-            let known = plugin.manifest.commands.iter().map(|c| c.name.as_str());
-            return Err(ApiError::new(
-                Code::UnknownCommand,
-                format!("plugin {:?} declares no command {}", plugin.name, quoted(wanted)),
-                suggestion(wanted, known, &format!("GET /plugin/{} lists its commands", plugin.name)),
-            )
-            .context(json!({ "plugin": plugin.name, "commands": plugin.manifest.commands.iter().map(|c| &c.name).collect::<Vec<_>>() })));
-        };
-        Ok((plugin, command))
+        find_target(&self.generation, self.param("plugin"), self.command_name())
+    }
+
+    /// The command that the path names: its parameter, or the last part of a path that spells it out.
+    fn command_name(&self) -> &str {
+        let last = || self.parts.uri.path().rsplit('/').next().unwrap_or_default();
+        self.params.iter().find(|(key, _)| *key == "command").map_or_else(last, |(_, value)| value)
     }
 
     /// The query's parameters; unknown and repeated ones are refused, for a filter with a slip would show everything.
@@ -288,6 +276,40 @@ pub(crate) fn find_plugin<'a>(generation: &'a Generation, name: &str) -> Result<
     })
 }
 
+/// The plugin and the command of those names, runnable in that generation.
+pub(crate) fn find_target<'a>(
+    generation: &'a Generation,
+    plugin: &str,
+    command: &str,
+) -> Result<(&'a Arc<Plugin>, &'a Command), ApiError> {
+    let plugin = find_plugin(generation, plugin)?;
+    if !plugin.is_runnable {
+        let name = &plugin.name;
+        return Err(ApiError::new(
+            Code::PluginNotRunnable,
+            format!("plugin {name:?} was discovered, but is disabled or not configured"),
+            format!("add `plugins.{name}` with `enabled: true` to the configuration and reload"),
+        )
+        .context(json!({ "plugin": name })));
+    }
+    let Some(found) = plugin.command(command) else {
+        let known: Vec<_> = plugin.manifest.commands.iter().map(|c| c.name.as_str()).collect();
+        let otherwise = format!("GET /plugin/{} lists its commands", plugin.name);
+        return Err(ApiError::new(
+            Code::UnknownCommand,
+            format!("plugin {:?} declares no command {}", plugin.name, quoted(command)),
+            suggestion(command, known.iter().copied(), &otherwise),
+        )
+        .context(json!({ "plugin": plugin.name, "commands": known })));
+    };
+    Ok((plugin, found))
+}
+
+/// A parameter that is not what it must be; `context` names it.
+pub(crate) fn bad_parameter(name: &str, message: impl Into<String>, hint: impl Into<String>) -> ApiError {
+    ApiError::new(Code::InvalidParameter, message.into(), hint.into()).context(json!({ "parameter": name }))
+}
+
 /// `did you mean ...?` when a known word is near, and where to look in any case.
 pub(crate) fn suggestion<'a>(wanted: &str, known: impl IntoIterator<Item = &'a str>, otherwise: &str) -> String {
     match did_you_mean(shortened(wanted), known) {
@@ -317,8 +339,8 @@ pub(crate) fn parse_wait(text: &str) -> Result<Duration, ApiError> {
     };
     match number.parse::<u64>() {
         Ok(number) if scale > 0 => Ok(Duration::from_millis(number.saturating_mul(scale))),
-        _ => Err(ApiError::new(
-            Code::InvalidParameter,
+        _ => Err(bad_parameter(
+            "wait",
             format!("`wait` is no time: {}", quoted(text)),
             "write it like 30s, 500ms or 1m; more than 60s is shortened to that",
         )),

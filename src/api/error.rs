@@ -1,4 +1,4 @@
-//! What fails here. The one shape of every refusal: `{"error", "code", "hint", "context"?}`; what the caller reads is kept apart from
+//! What fails here. The one shape of every refusal: `{"error", "code", "context", "hint"}`; what the caller reads is kept apart from
 //! what the log gets.
 
 use std::borrow::Cow;
@@ -49,6 +49,7 @@ codes! {
     MethodNotAllowed METHOD_NOT_ALLOWED "method_not_allowed" "The path is served, but not with that method.";
     BodyTimeout REQUEST_TIMEOUT "body_timeout" "The body did not arrive in time.";
     AlreadyTerminal CONFLICT "already_terminal" "The job had ended before; nothing was changed.";
+    NotReplayable CONFLICT "not_replayable" "The job has not ended, or what it ran or its input is gone.";
     BodyTooLarge PAYLOAD_TOO_LARGE "body_too_large" "The body is larger than `api.max_body_size`.";
     InvalidConfig UNPROCESSABLE_ENTITY "invalid_config" "The configuration on disk has errors; the one in force stays.";
     Internal INTERNAL_SERVER_ERROR "internal" "A fault of the gateway; its log has the details.";
@@ -88,7 +89,7 @@ struct Refused {
     code: Code,
     message: Cow<'static, str>,
     hint: Cow<'static, str>,
-    context: Option<Value>,
+    context: Value,
     retry_after: Option<Duration>,
     /// For the log only; never in an answer.
     internal: Option<String>,
@@ -98,21 +99,33 @@ struct Refused {
 struct Shape<'a> {
     error: &'a str,
     code: &'a str,
+    /// An object, empty when there is nothing to add.
+    context: &'a Value,
     hint: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    context: Option<&'a Value>,
 }
 
 impl ApiError {
     /// A refusal: what is wrong, and the caller's next step.
     pub(crate) fn new(code: Code, message: impl Into<Cow<'static, str>>, hint: impl Into<Cow<'static, str>>) -> Self {
         let (message, hint) = (message.into(), hint.into());
-        Self(Box::new(Refused { code, message, hint, context: None, retry_after: None, internal: None }))
+        Self(Box::new(Refused {
+            code,
+            message,
+            hint,
+            context: json!({}),
+            retry_after: None,
+            internal: None,
+        }))
+    }
+
+    /// What is wrong, as the caller reads it.
+    pub(crate) fn message(&self) -> &str {
+        &self.0.message
     }
 
     /// Adds machine-readable details.
     pub(crate) fn context(mut self, context: Value) -> Self {
-        self.0.context = Some(context);
+        self.0.context = context;
         self
     }
 
@@ -177,8 +190,7 @@ impl IntoResponse for ApiError {
         if let Some(what) = &refused.internal {
             tracing::error!(code = info.word, cause = %what, "request failed");
         }
-        let shape =
-            Shape { error: &refused.message, code: info.word, hint: &refused.hint, context: refused.context.as_ref() };
+        let shape = Shape { error: &refused.message, code: info.word, context: &refused.context, hint: &refused.hint };
         let text = serde_json::to_string(&shape).expect("texts and values are valid JSON");
         let mut response = Response::new(Body::from(text));
         *response.status_mut() = info.status;

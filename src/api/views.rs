@@ -1,5 +1,8 @@
 //! What the doors show of the ledger's rows, and the questions that they ask it. The only place that knows its readers.
 
+pub(crate) mod figures;
+pub(crate) mod history;
+
 use std::str::FromStr;
 
 use ductile_domain::ids::JobId;
@@ -10,6 +13,8 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
+use self::history::Parts;
+use crate::call::{bad_parameter, quoted};
 use crate::error::ApiError;
 
 /// A status that callers may filter by: a job's, or `timed_out`, which is an attempt's only.
@@ -67,6 +72,15 @@ pub(crate) struct JobView {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) parent_job_id: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) source_event_id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) event_context_id: Option<String>,
+    /// The configuration that was in force at the enqueue, and that of the present or last attempt.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) enqueued_config_snapshot_id: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) started_config_snapshot_id: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) dedupe_key: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) last_error: Option<String>,
@@ -80,11 +94,17 @@ pub(crate) struct JobView {
     /// The answer of a waiting call whose time was too short.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) timeout_exceeded: Option<bool>,
+    #[serde(flatten)]
+    pub(crate) parts: Parts,
+    /// The input, until it is asked for.
+    #[serde(skip)]
+    pub(crate) recorded: Option<Box<RawValue>>,
 }
 
 impl JobView {
     /// Takes out what needs the right to see results.
     pub(crate) fn conceal(&mut self) {
+        self.parts.conceal();
         self.last_error = None;
         self.stderr = None;
         self.result = None;
@@ -113,11 +133,15 @@ pub(crate) struct LogView {
     pub(crate) stderr: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) result: Option<Box<RawValue>>,
+    /// Bytes of a result that was left out because the results before it had filled the answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) result_omitted_bytes: Option<i64>,
 }
 
 impl LogView {
     /// Takes out what needs the right to see results.
     pub(crate) fn conceal(&mut self) {
+        self.result_omitted_bytes = None;
         self.last_error = None;
         self.stderr = None;
         self.result = None;
@@ -130,7 +154,41 @@ pub(crate) struct ListQuery {
     pub(crate) plugin: Option<String>,
     pub(crate) command: Option<String>,
     pub(crate) status: Option<StatusWord>,
+    pub(crate) submitted_by: Option<String>,
+    pub(crate) parent: Option<JobId>,
+    pub(crate) from: Option<Timestamp>,
+    pub(crate) to: Option<Timestamp>,
+    pub(crate) page: PageQuery,
+}
+
+/// Which piece of a list is asked for.
+#[derive(Debug)]
+pub(crate) struct PageQuery {
+    /// Items of a page, from 1.
     pub(crate) limit: u32,
+    /// Items before it.
+    pub(crate) offset: u32,
+    /// The id of the last item of the page before.
+    pub(crate) before: Option<String>,
+}
+
+/// A page of a list as the API shows it.
+#[derive(Debug)]
+pub(crate) struct Listed<T> {
+    pub(crate) items: Vec<T>,
+    /// Items that match, over all pages.
+    pub(crate) total: u64,
+    /// True when another page follows this one.
+    pub(crate) has_more: bool,
+}
+
+impl<T> Listed<T> {
+    /// Of a page that was read with one item more than was asked for.
+    fn of(mut items: Vec<T>, total: u64, limit: u32) -> Self {
+        let has_more = items.len() > limit as usize;
+        items.truncate(limit as usize);
+        Self { items, total, has_more }
+    }
 }
 
 /// What `GET /job-logs` asks.
@@ -144,7 +202,7 @@ pub(crate) struct LogQuery {
     pub(crate) from: Option<Timestamp>,
     pub(crate) to: Option<Timestamp>,
     pub(crate) text: Option<String>,
-    pub(crate) limit: u32,
+    pub(crate) page: PageQuery,
     pub(crate) include_result: bool,
 }
 
@@ -169,22 +227,42 @@ pub(crate) async fn job(readers: &Readers, id: JobId) -> Result<Option<JobView>,
     readers.job(id).await.map_err(unreadable)?.map(job_view).transpose()
 }
 
-/// A page of jobs, and how many there are.
-pub(crate) async fn jobs(readers: &Readers, query: ListQuery) -> Result<(Vec<JobView>, u64), ApiError> {
+/// A page of jobs.
+pub(crate) async fn jobs(readers: &Readers, query: ListQuery) -> Result<Listed<JobView>, ApiError> {
+    let page = query.page;
+    let before = match page.before {
+        None => None,
+        Some(text) => {
+            let job: JobId = text.parse().map_err(|_| no_such_place(&text))?;
+            readers.status(job).await.map_err(unreadable)?.ok_or_else(|| no_such_place(&text))?;
+            Some(job)
+        }
+    };
     let filter = JobFilter {
         plugin: query.plugin,
         command: query.command,
         statuses: query.status.map(|status| status.as_str().to_owned()).into_iter().collect(),
-        limit: query.limit,
-        ..JobFilter::default()
+        submitted_by: query.submitted_by,
+        parent: query.parent,
+        from: query.from.map(time::format),
+        to: query.to.map(time::format),
+        before,
+        limit: page.limit + 1,
+        offset: page.offset,
     };
-    let page = readers.jobs(&filter).await.map_err(unreadable)?;
-    let jobs = page.rows.into_iter().map(job_view).collect::<Result<_, _>>()?;
-    Ok((jobs, page.total))
+    let found = readers.jobs(&filter).await.map_err(unreadable)?;
+    let jobs = found.rows.into_iter().map(job_view).collect::<Result<_, _>>()?;
+    Ok(Listed::of(jobs, found.total, page.limit))
 }
 
-/// A page of ended attempts, and how many there are.
-pub(crate) async fn logs(readers: &Readers, query: LogQuery) -> Result<(Vec<LogView>, u64), ApiError> {
+/// A page of ended attempts.
+pub(crate) async fn logs(readers: &Readers, query: LogQuery) -> Result<Listed<LogView>, ApiError> {
+    let page = query.page;
+    if let Some(before) = &page.before
+        && !readers.has_log(before).await.map_err(unreadable)?
+    {
+        return Err(no_such_place(before));
+    }
     let filter = LogFilter {
         job: query.job,
         plugin: query.plugin,
@@ -196,12 +274,22 @@ pub(crate) async fn logs(readers: &Readers, query: LogQuery) -> Result<(Vec<LogV
         query: query.text,
         with_output: true,
         with_result: query.include_result,
-        limit: query.limit,
-        ..LogFilter::default()
+        before: page.before,
+        limit: page.limit + 1,
+        offset: page.offset,
     };
-    let page = readers.job_log(&filter).await.map_err(unreadable)?;
-    let logs = page.rows.into_iter().map(|row| log_view(row, query.include_result)).collect();
-    Ok((logs, page.total))
+    let found = readers.job_log(&filter).await.map_err(unreadable)?;
+    let logs = found.rows.into_iter().map(log_view).collect();
+    Ok(Listed::of(logs, found.total, page.limit))
+}
+
+/// A page must not silently begin at the front, or be empty, because its place was pruned or misspelt.
+fn no_such_place(before: &str) -> ApiError {
+    bad_parameter(
+        "before",
+        format!("`before` names nothing in this list: {}", quoted(before)),
+        "use `next` of the page before; when its item was pruned meanwhile, begin without `before`",
+    )
 }
 
 /// A row of `job_transitions` as the live event that it was announced with.
@@ -210,10 +298,20 @@ pub(crate) struct Replayed {
     row: TransitionRow,
 }
 
-/// The transitions after `id`, at most `limit`.
-pub(crate) async fn transitions_since(readers: &Readers, id: i64, limit: u32) -> Result<Vec<Replayed>, ApiError> {
-    let rows = readers.transitions_since(id, None, limit).await.map_err(unreadable)?;
+/// The transitions of one or of all jobs after `id`, at most `limit`.
+pub(crate) async fn transitions_since(
+    readers: &Readers,
+    id: i64,
+    job: Option<JobId>,
+    limit: u32,
+) -> Result<Vec<Replayed>, ApiError> {
+    let rows = readers.transitions_since(id, job, limit).await.map_err(unreadable)?;
     Ok(rows.into_iter().map(|row| Replayed { row }).collect())
+}
+
+/// The oldest and the newest transition of the ledger; `None` when there is none.
+pub(crate) async fn transition_bounds(readers: &Readers) -> Result<Option<(i64, i64)>, ApiError> {
+    readers.transition_bounds().await.map_err(unreadable)
 }
 
 impl Replayed {
@@ -286,16 +384,23 @@ fn job_view(row: JobRow) -> Result<JobView, ApiError> {
         next_retry_at: row.next_retry_at,
         cancel_requested_at: row.cancel_requested_at,
         parent_job_id: row.parent_job_id,
+        source_event_id: row.source_event_id,
+        event_context_id: row.event_context_id,
+        enqueued_config_snapshot_id: row.enqueued_config_snapshot_id,
+        started_config_snapshot_id: row.started_config_snapshot_id,
         dedupe_key: row.dedupe_key,
         last_error: row.last_error,
         stderr: row.stderr,
         result: row.result.and_then(output),
         duplicate: None,
         timeout_exceeded: None,
+        parts: Parts::default(),
+        recorded: row.payload,
     })
 }
 
-fn log_view(row: LogRow, include_result: bool) -> LogView {
+fn log_view(row: LogRow) -> LogView {
+    let is_omitted = row.result.is_none();
     LogView {
         job_id: row.job_id,
         log_id: row.id,
@@ -310,6 +415,7 @@ fn log_view(row: LogRow, include_result: bool) -> LogView {
         completed_at: row.completed_at,
         last_error: row.last_error,
         stderr: row.stderr,
-        result: row.result.filter(|_| include_result).and_then(output),
+        result: row.result.and_then(output),
+        result_omitted_bytes: row.result_bytes.filter(|_| is_omitted),
     }
 }

@@ -19,11 +19,12 @@ use serde_json::{Map, Value, json};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 
-use crate::call::{Answer, App, Call, closed, parse_job_id, quoted};
+use crate::call::{Answer, App, Call, bad_parameter, closed, quoted};
 use crate::error::{ApiError, Code};
 use crate::events::{Lagged, Numbered, Pulled, Subscription};
 use crate::gateway::Gateway;
 use crate::routes::actors::Tree;
+use crate::routes::filters::job_id;
 use crate::views::{self, Replayed};
 
 /// Rows that a replay reads at a time.
@@ -57,7 +58,7 @@ pub(super) async fn stream<G: Gateway>(call: Call<G>) -> Answer {
     let query: EventsQuery = call.query()?;
     let filter = Filter {
         kinds: kinds(query.r#type.as_deref())?,
-        job: query.job_id.as_deref().map(|text| parse_job_id(text, Code::InvalidParameter)).transpose()?,
+        job: job_id("job_id", query.job_id.as_deref())?,
         plugin: query.plugin,
     };
     let start = start(&call, query.since.as_deref())?;
@@ -98,8 +99,8 @@ fn start<G: Gateway>(call: &Call<G>, since: Option<&str>) -> Result<Start, ApiEr
     let since = since
         .map(|text| {
             text.parse::<i64>().ok().filter(|id| *id >= 0).ok_or_else(|| {
-                ApiError::new(
-                    Code::InvalidParameter,
+                bad_parameter(
+                    "since",
                     format!("`since` is not the id of a transition: {}", quoted(text)),
                     "use a `transition_id` of an event, or 0 for all that the ledger keeps",
                 )
@@ -134,8 +135,8 @@ fn kinds(text: Option<&str>) -> Result<Vec<String>, ApiError> {
         !kind.is_empty() && stem.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
     };
     if kinds.len() > 32 || !kinds.iter().all(is_kind) {
-        return Err(ApiError::new(
-            Code::InvalidParameter,
+        return Err(bad_parameter(
+            "type",
             format!("`type` is no list of event types: {}", quoted(text)),
             "write it like job.completed,job.failed or job.*",
         ));
@@ -222,7 +223,7 @@ impl<G: Gateway> Feed<G> {
         match start {
             Start::Now | Start::After(_) => Ok(()),
             Start::Reset => self.reset().await,
-            Start::Since(id) => self.replay(id).await,
+            Start::Since(id) => self.replay_from(id).await,
         }
     }
 
@@ -267,12 +268,34 @@ impl<G: Gateway> Feed<G> {
         self.send(frame(Some(&id), "reset", &Value::Object(data).to_string())).await
     }
 
+    /// Begins behind the row that the client names, and says so when that cannot be without a gap: rows are pruned, and
+    /// a ledger may be a restored copy. 0 asks for all there is.
+    async fn replay_from(&mut self, since: i64) -> Result<(), Over> {
+        let bounds = match views::transition_bounds(self.app.gateway.readers()).await {
+            Ok(bounds) => bounds,
+            // The replay meets the same trouble and tells of it.
+            Err(_) => return self.replay(since).await,
+        };
+        let (oldest, newest) = bounds.unwrap_or((1, 0));
+        let (missed, begin) = if since > newest { (json!(null), newest) } else { (json!(oldest - 1 - since), since) };
+        if since > newest || since > 0 && since + 1 < oldest {
+            let data = json!({
+                "type": "gap", "at": now(), "since": since, "missed": missed, "oldest_transition": oldest,
+                "newest_transition": newest,
+            });
+            self.send(frame(None, "gap", &data.to_string())).await?;
+        }
+        self.replay(begin).await
+    }
+
     /// Sends the transitions after `id` from the ledger. The place in the ring was taken before, so what is committed
     /// meanwhile comes twice at most, and [`Self::is_replayed`] drops the second.
     async fn replay(&mut self, mut id: i64) -> Result<(), Over> {
         self.replayed = Some(id);
         loop {
-            let page = match views::transitions_since(self.app.gateway.readers(), id, REPLAY_PAGE).await {
+            let page = match views::transitions_since(self.app.gateway.readers(), id, self.filter.job, REPLAY_PAGE)
+                .await
+            {
                 Ok(page) => page,
                 Err(error) => {
                     tracing::warn!(?error, "replaying job events failed");

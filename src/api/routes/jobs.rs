@@ -1,31 +1,33 @@
-//! Jobs: one, many, the log of their attempts, and their cancellation.
-
-use std::str::FromStr;
+//! Jobs: one, many, what followed from one, and their cancellation.
 
 use axum::http::StatusCode;
+use axum::http::header::{HeaderName, HeaderValue};
 use ductile_domain::ids::JobId;
-use ductile_domain::time;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use crate::call::{Answer, Call, json_answer, parse_job_id, parse_wait, quoted};
+use crate::call::{Answer, Call, bad_parameter, json_answer, parse_wait, quoted};
 use crate::error::{ApiError, Code};
 use crate::gateway::{Cancelled, Gateway};
-use crate::views::{self, JobView, ListQuery, LogQuery, LogView, StatusWord};
+use crate::routes::filters::{instant, job_id, page, status};
+use crate::views::history::{self, Part};
+use crate::views::{self, JobView, ListQuery};
 
-const DEFAULT_LIMIT: u32 = 50;
-const MAX_LIMIT: u32 = 200;
+/// Says that descendants were left out of a tree, whose body is a bare list.
+const TRUNCATED: HeaderName = HeaderName::from_static("ductile-truncated");
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct ShowQuery {
     wait: Option<String>,
+    include: Option<String>,
 }
 
-/// API-14: one job; with `wait` once it is terminal or the time has passed.
+/// API-14: one job; with `wait` once it is terminal or the time has passed; with the parts that `include` names.
 pub(super) async fn show<G: Gateway>(call: Call<G>) -> Answer {
     let id = call.job_id()?;
     let query: ShowQuery = call.query()?;
+    let parts = parts(query.include.as_deref())?;
     let mut job = read(&call, id).await?;
     if let Some(wait) = query.wait.as_deref().map(parse_wait).transpose()?
         && !job.status.is_terminal()
@@ -33,7 +35,37 @@ pub(super) async fn show<G: Gateway>(call: Call<G>) -> Answer {
         call.wait(id, wait).await;
         job = read(&call, id).await?;
     }
+    history::add(call.app.gateway.readers(), id, &parts, &mut job).await?;
     json_answer(StatusCode::OK, &view(job, call.caller.sees_results()))
+}
+
+/// A list such as `attempts,transitions`; `all` stands for every part.
+fn parts(text: Option<&str>) -> Result<Vec<Part>, ApiError> {
+    let known = || Part::ALL.map(Part::as_str).join(", ");
+    let mut parts = Vec::new();
+    for word in text.into_iter().flat_map(|text| text.split(',')).map(str::trim) {
+        match Part::ALL.into_iter().find(|part| part.as_str() == word) {
+            _ if word == "all" => parts.extend(Part::ALL),
+            Some(part) => parts.push(part),
+            None => {
+                let message = format!("`include` names no part of a job: {}", quoted(word));
+                return Err(bad_parameter("include", message, format!("use {} or all, with commas between", known())));
+            }
+        }
+    }
+    Ok(parts)
+}
+
+/// API-16: the job and all that followed from it, the job first, then level by level.
+pub(super) async fn tree<G: Gateway>(call: Call<G>) -> Answer {
+    let id = call.job_id()?;
+    let found = history::tree(call.app.gateway.readers(), id, call.caller.sees_results()).await?;
+    let (jobs, is_truncated) = found.ok_or_else(|| unknown(id))?;
+    let mut response = json_answer(StatusCode::OK, &jobs)?;
+    if is_truncated {
+        response.headers_mut().insert(TRUNCATED, HeaderValue::from_static("true"));
+    }
+    Ok(response)
 }
 
 /// The job, or 404.
@@ -49,7 +81,7 @@ pub(super) fn view(mut job: JobView, sees_results: bool) -> JobView {
     job
 }
 
-fn unknown(id: JobId) -> ApiError {
+pub(super) fn unknown(id: JobId) -> ApiError {
     ApiError::new(
         Code::UnknownJob,
         format!("unknown job {id}"),
@@ -71,8 +103,8 @@ pub(super) async fn cancel<G: Gateway>(call: Call<G>) -> Answer {
     let by = call.caller.name();
     let why = match query.why {
         Some(why) if why.len() > 512 || why.chars().any(char::is_control) => {
-            return Err(ApiError::new(
-                Code::InvalidParameter,
+            return Err(bad_parameter(
+                "why",
                 format!("`why` is no short line of text: {}", quoted(&why)),
                 "use at most 512 bytes without control characters",
             ));
@@ -101,13 +133,22 @@ struct JobsQuery {
     plugin: Option<String>,
     command: Option<String>,
     status: Option<String>,
+    submitted_by: Option<String>,
+    parent_job_id: Option<String>,
+    from: Option<String>,
+    to: Option<String>,
     limit: Option<String>,
+    offset: Option<String>,
+    before: Option<String>,
 }
 
 #[derive(Serialize)]
 struct Jobs {
     jobs: Vec<JobView>,
     total: u64,
+    /// `before` of the next page, while there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next: Option<String>,
 }
 
 /// API-17: jobs by `created_at`, newest first.
@@ -117,130 +158,30 @@ pub(super) async fn list<G: Gateway>(call: Call<G>) -> Answer {
         plugin: query.plugin,
         command: query.command,
         status: query.status.as_deref().map(status).transpose()?,
-        limit: limit(query.limit.as_deref())?,
-    };
-    let (jobs, total) = views::jobs(call.app.gateway.readers(), filter).await?;
-    let sees_results = call.caller.sees_results();
-    let jobs = jobs.into_iter().map(|job| view(job, sees_results)).collect();
-    json_answer(StatusCode::OK, &Jobs { jobs, total })
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct LogsQuery {
-    job_id: Option<String>,
-    plugin: Option<String>,
-    command: Option<String>,
-    status: Option<String>,
-    submitted_by: Option<String>,
-    from: Option<String>,
-    to: Option<String>,
-    query: Option<String>,
-    limit: Option<String>,
-    include_result: Option<String>,
-}
-
-#[derive(Serialize)]
-struct Logs {
-    logs: Vec<LogView>,
-    total: u64,
-}
-
-/// API-19: ended attempts by `completed_at`, newest first.
-pub(super) async fn logs<G: Gateway>(call: Call<G>) -> Answer {
-    let query: LogsQuery = call.query()?;
-    let sees_results = call.caller.sees_results();
-    if query.query.is_some() && !sees_results {
-        // Which rows match would tell what the concealed fields hold.
-        return Err(ApiError::new(
-            Code::Forbidden,
-            "searching in results needs the right to see them",
-            "use a token with jobs:result:ro or jobs:ro",
-        )
-        .context(json!({ "scopes": ["jobs:result:ro", "jobs:ro", "*"] })));
-    }
-    let include_result = flag("include_result", query.include_result.as_deref())?;
-    let filter = LogQuery {
-        job: query.job_id.as_deref().map(|text| parse_job_id(text, Code::InvalidParameter)).transpose()?,
-        plugin: query.plugin,
-        command: query.command,
-        status: query.status.as_deref().map(status).transpose()?,
         submitted_by: query.submitted_by,
+        parent: job_id("parent_job_id", query.parent_job_id.as_deref())?,
         from: instant("from", query.from.as_deref())?,
         to: instant("to", query.to.as_deref())?,
-        text: query.query.filter(|text| !text.is_empty()),
-        limit: limit(query.limit.as_deref())?,
-        include_result: include_result && sees_results,
+        page: page(query.limit.as_deref(), query.offset.as_deref(), query.before)?,
     };
-    let (mut logs, total) = views::logs(call.app.gateway.readers(), filter).await?;
-    if !sees_results {
-        logs.iter_mut().for_each(LogView::conceal);
-    }
-    json_answer(StatusCode::OK, &Logs { logs, total })
-}
-
-/// API-18: the stored words and three aliases.
-fn status(text: &str) -> Result<StatusWord, ApiError> {
-    StatusWord::from_str(text).map_err(|_| {
-        ApiError::new(
-            Code::InvalidParameter,
-            format!("unknown status {}", quoted(text)),
-            "use queued, running, succeeded, failed, timed_out, dead or skipped; pending, ok and error are understood",
-        )
-    })
-}
-
-/// API-22: what is too much is clamped; what is no number is refused.
-fn limit(text: Option<&str>) -> Result<u32, ApiError> {
-    let Some(text) = text else { return Ok(DEFAULT_LIMIT) };
-    let is_number = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
-    match text.parse::<u32>().unwrap_or(MAX_LIMIT) {
-        limit if is_number && limit > 0 => Ok(limit.min(MAX_LIMIT)),
-        _ => Err(ApiError::new(
-            Code::InvalidParameter,
-            format!("`limit` is not a number from 1: {}", quoted(text)),
-            "use 1 to 200",
-        )),
-    }
-}
-
-fn flag(name: &str, text: Option<&str>) -> Result<bool, ApiError> {
-    match text {
-        None | Some("false" | "0") => Ok(false),
-        Some("true" | "1" | "") => Ok(true),
-        Some(other) => Err(ApiError::new(
-            Code::InvalidParameter,
-            format!("`{name}` is neither true nor false: {}", quoted(other)),
-            "use true or false",
-        )),
-    }
-}
-
-fn instant(name: &str, text: Option<&str>) -> Result<Option<time::Timestamp>, ApiError> {
-    text.map(|text| {
-        time::parse(text).ok_or_else(|| {
-            ApiError::new(
-                Code::InvalidParameter,
-                format!("`{name}` is not an RFC 3339 time: {}", quoted(text)),
-                "write it like 2026-02-21T10:00:00Z, with `+` in an offset as %2B",
-            )
-        })
-    })
-    .transpose()
+    let found = views::jobs(call.app.gateway.readers(), filter).await?;
+    let sees_results = call.caller.sees_results();
+    let next = found.items.last().filter(|_| found.has_more).map(|job| job.job_id.clone());
+    let jobs = found.items.into_iter().map(|job| view(job, sees_results)).collect();
+    json_answer(StatusCode::OK, &Jobs { jobs, total: found.total, next })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// API-22: a limit above 200 is clamped.
     #[test]
-    fn a_limit_is_clamped_but_never_guessed() {
-        for (text, expected) in [(None, 50), (Some("1"), 1), (Some("500"), 200), (Some("99999999999"), 200)] {
-            assert_eq!(limit(text).expect("a number"), expected);
-        }
-        for bad in ["0", "-1", "", "x", "1e3", "+5"] {
-            assert!(limit(Some(bad)).is_err(), "{bad:?}");
+    fn parts_are_named_or_refused() {
+        assert_eq!(parts(None).expect("none"), []);
+        assert_eq!(parts(Some("timing, attempts")).expect("known"), [Part::Timing, Part::Attempts]);
+        assert_eq!(parts(Some("all")).expect("known"), Part::ALL);
+        for bad in ["", "attempt", "attempts,,timing"] {
+            assert!(parts(Some(bad)).is_err(), "{bad:?}");
         }
     }
 }

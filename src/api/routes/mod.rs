@@ -1,10 +1,15 @@
 //! The table of all routes: each stands on the public list or names its need, or it does not compile.
 
 mod actors;
+mod config;
 mod events;
+mod figures;
+mod filters;
 mod gateway;
+mod job_logs;
 mod jobs;
 mod plugins;
+mod replay;
 
 use std::sync::Arc;
 
@@ -30,8 +35,12 @@ pub enum Access {
     Invoke,
     /// To read what the plugin in the path declares.
     Plugin,
+    /// To read the facts of the plugin in the path.
+    Facts,
     /// To see jobs.
     Jobs,
+    /// To see a job with all that followed from it.
+    JobTree,
     /// To search the log of ended attempts.
     JobLogs,
     /// To change jobs.
@@ -77,11 +86,19 @@ table! {
     GET "/plugins" Public plugins::list, "All plugins, briefly.";
     GET "/plugin/{plugin}" Plugin plugins::show, "What one plugin declares.";
     POST "/plugin/{plugin}/{command}" Invoke plugins::invoke, "Enqueue one job; `?wait=30s` waits for its end.";
-    GET "/job/{id}" Jobs jobs::show, "One job; `?wait=30s` waits for its end.";
+    GET "/plugin/{plugin}/facts" Facts figures::facts, "The facts that a plugin left, newest first.";
+    POST "/plugin/{plugin}/facts" Invoke plugins::invoke, "Enqueue one job of a command that is called `facts`.";
+    GET "/stopwatch/{plugin}" Jobs figures::stopwatch, "How long a plugin's attempts take.";
+    GET "/job/{id}" Jobs jobs::show, "One job; `?wait=30s` waits for its end, `?include=` adds its history.";
+    GET "/job/{id}/tree" JobTree jobs::tree, "A job and all that followed from it.";
+    POST "/job/{id}/replay" JobsWrite replay::replay, "Enqueue a new job with the input of an ended one.";
     POST "/job/{id}/cancel" JobsWrite jobs::cancel, "Cancel a job.";
     GET "/jobs" Jobs jobs::list, "Jobs, newest first.";
-    GET "/job-logs" JobLogs jobs::logs, "Ended attempts, newest first.";
+    GET "/job-logs" JobLogs job_logs::list, "Ended attempts, newest first.";
     GET "/events" Events events::stream, "Live events as server-sent events.";
+    GET "/analytics/queue" Admin figures::queue, "What waits and what runs.";
+    GET "/analytics/summary" Admin figures::summary, "How jobs ended in the last 24 hours.";
+    GET "/config/view" Admin config::view, "The configuration in force, without secrets.";
     GET "/system/status" Admin gateway::status, "The gateway's state in full.";
     POST "/system/pause" Admin gateway::pause, "Stop taking jobs from the queue.";
     POST "/system/resume" Admin gateway::resume, "Take jobs from the queue again.";

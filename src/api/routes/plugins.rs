@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
-use crate::call::{Answer, Call, find_plugin, json_answer, json_text, parse_wait, quoted};
+use crate::call::{Answer, Call, bad_parameter, find_plugin, json_answer, json_text, parse_wait, quoted};
 use crate::error::{ApiError, Code};
 use crate::gateway::{Gateway, Submission, Submitted};
 use crate::routes::jobs;
@@ -85,11 +85,11 @@ struct InvokeQuery {
 /// The body of a direct call. Everything stays text until the plugin reads it.
 #[derive(Deserialize, Default)]
 #[serde(deny_unknown_fields)]
-struct InvokeBody<'a> {
+pub(super) struct InvokeBody<'a> {
     #[serde(borrow, default)]
-    payload: Option<&'a RawValue>,
+    pub(super) payload: Option<&'a RawValue>,
     #[serde(default)]
-    dedupe_key: Option<String>,
+    pub(super) dedupe_key: Option<String>,
 }
 
 /// API-03, API-04: enqueues one job and answers once it is on disk.
@@ -123,7 +123,7 @@ pub(super) async fn invoke<G: Gateway>(mut call: Call<G>) -> Answer {
     }
 }
 
-fn parse_body(bytes: &[u8]) -> Result<InvokeBody<'_>, ApiError> {
+pub(super) fn parse_body(bytes: &[u8]) -> Result<InvokeBody<'_>, ApiError> {
     const SHAPE: &str =
         "send an object such as {\"payload\": {...}, \"dedupe_key\": \"...\"}; both fields are optional";
     let trimmed = bytes.trim_ascii();
@@ -145,20 +145,21 @@ fn parse_body(bytes: &[u8]) -> Result<InvokeBody<'_>, ApiError> {
 }
 
 /// The key of the header or of the body; both may be given when they agree.
-fn dedupe_key(headers: &HeaderMap, in_body: Option<String>) -> Result<Option<String>, ApiError> {
+pub(super) fn dedupe_key(headers: &HeaderMap, in_body: Option<String>) -> Result<Option<String>, ApiError> {
+    const HEADER: &str = "Idempotency-Key";
     const HINT: &str = "use 1 to 256 printable characters, in `Idempotency-Key` or in `dedupe_key`";
     let in_header = match headers.get("idempotency-key").map(|v| v.to_str().map(str::trim)) {
         None => None,
         Some(Ok(text)) => Some(text.to_owned()),
         Some(Err(_)) => {
-            return Err(ApiError::new(Code::InvalidParameter, "`Idempotency-Key` is not ASCII text", HINT));
+            return Err(bad_parameter(HEADER, "`Idempotency-Key` is not ASCII text", HINT));
         }
     };
     if let (Some(header), Some(body)) = (&in_header, &in_body)
         && header != body
     {
-        return Err(ApiError::new(
-            Code::InvalidParameter,
+        return Err(bad_parameter(
+            HEADER,
             "`Idempotency-Key` and `dedupe_key` differ",
             "send one of them, or the same text in both",
         ));
@@ -167,7 +168,7 @@ fn dedupe_key(headers: &HeaderMap, in_body: Option<String>) -> Result<Option<Str
     if let Some(key) = &key
         && (key.is_empty() || key.len() > 256 || key.chars().any(char::is_control))
     {
-        return Err(ApiError::new(Code::InvalidParameter, format!("not a key for duplicates: {}", quoted(key)), HINT));
+        return Err(bad_parameter("dedupe_key", format!("not a key for duplicates: {}", quoted(key)), HINT));
     }
     Ok(key)
 }
@@ -187,7 +188,7 @@ fn envelope(payload: Option<&RawValue>, dedupe_key: Option<&str>) -> Result<Box<
     RawValue::from_string(text).map_err(|error| ApiError::internal(format!("the envelope is no JSON: {error}")))
 }
 
-fn job_of(submitted: Submitted) -> (JobId, JobStatus, bool) {
+pub(super) fn job_of(submitted: Submitted) -> (JobId, JobStatus, bool) {
     match submitted {
         Submitted::Accepted(job) => (job, JobStatus::Queued, false),
         Submitted::Duplicate(job, status) => (job, status, true),
@@ -205,7 +206,7 @@ fn accepted(submitted: Submitted, plugin: &str, command: &str) -> Response {
     json_text(code, text)
 }
 
-async fn waited<G: Gateway>(call: &Call<G>, submitted: Submitted, wait: Duration) -> Answer {
+pub(super) async fn waited<G: Gateway>(call: &Call<G>, submitted: Submitted, wait: Duration) -> Answer {
     let (job, _, is_duplicate) = job_of(submitted);
     call.wait(job, wait).await;
     let job = jobs::read(call, job).await?;

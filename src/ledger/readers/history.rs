@@ -281,6 +281,15 @@ impl Readers {
             .collect())
     }
 
+    /// True when the log has an attempt with that id, `<job id>-<attempt>`.
+    ///
+    /// # Errors
+    /// When the read failed.
+    pub async fn has_log(&self, id: &str) -> Result<bool, Error> {
+        let found = sqlx::query("SELECT 1 FROM job_log WHERE id = ?1").bind(id).fetch_optional(&self.pool).await;
+        Ok(found.map_err(reading("the job log"))?.is_some())
+    }
+
     /// The finished attempts that match, the newest first.
     ///
     /// # Errors

@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
 use axum::http::{HeaderMap, Request, StatusCode};
+use chrono::TimeDelta;
 use ductile_api::events::EventRing;
 use ductile_api::gateway::{Cancelled, Gateway, GenerationUse, Health, Refusal, Reloaded, Submission, Submitted};
 use ductile_api::{Patience, router_with};
@@ -20,7 +22,7 @@ use ductile_domain::manifest::{Command, CommandType, Manifest, PROTOCOL};
 use ductile_domain::retry::RetryPolicy;
 use ductile_domain::scope::Grants;
 use ductile_domain::tree::TreeNode;
-use ductile_ledger::{Ledger, OpenOptions, Readers};
+use ductile_ledger::{Clock, Ledger, OpenOptions, Readers};
 use http_body_util::BodyExt;
 use serde_json::{Map, Value};
 use tempfile::TempDir;
@@ -40,9 +42,11 @@ pub(crate) fn job(number: u128) -> JobId {
 }
 
 pub(crate) struct Fake {
-    pub(crate) generation: Arc<Generation>,
+    generation: Mutex<Arc<Generation>>,
     pub(crate) ring: EventRing,
     pub(crate) ledger: Ledger,
+    /// How far the ledger's clock is ahead, in hours.
+    hours: Arc<AtomicI64>,
     _dir: TempDir,
     /// What the next submissions are answered with.
     pub(crate) answer: Mutex<Result<Submitted, Refusal>>,
@@ -63,11 +67,16 @@ impl Fake {
     pub(crate) async fn new(scopes: &[&[&str]]) -> Self {
         let boot = BootId::from(Uuid::from_u128(0xb007));
         let dir = tempfile::tempdir().expect("a temporary directory");
-        let ledger = ductile_ledger::open(OpenOptions::new(dir.path().join("state.db"), boot)).await;
+        let hours = Arc::new(AtomicI64::new(0));
+        let ahead = hours.clone();
+        let mut options = OpenOptions::new(dir.path().join("state.db"), boot);
+        options.clock = Clock::new(move || chrono::Utc::now() + TimeDelta::hours(ahead.load(Ordering::SeqCst)));
+        let ledger = ductile_ledger::open(options).await;
         Self {
-            generation: Arc::new(generation(scopes)),
+            generation: Mutex::new(Arc::new(generation(scopes, &["*"]))),
             ring: EventRing::new(boot),
             ledger: ledger.expect("a new ledger opens"),
+            hours,
             _dir: dir,
             answer: Mutex::new(Ok(Submitted::Accepted(job(1)))),
             cancelled: Mutex::new(Cancelled::Dead),
@@ -80,12 +89,34 @@ impl Fake {
         }
     }
 
+    /// Puts a generation with these tokens in force, and without the administrator's when there is no scope for it.
+    pub(crate) fn put_in_force(&self, scopes: &[&[&str]], admin: &[&str]) {
+        *self.generation.lock().expect("not poisoned") = Arc::new(generation(scopes, admin));
+    }
+
+    /// The same generation with another configuration.
+    pub(crate) fn configure(&self, change: impl FnOnce(&mut Config)) {
+        let mut held = self.generation.lock().expect("not poisoned");
+        change(&mut Arc::get_mut(&mut held).expect("not shared yet").config);
+    }
+
     fn note(&self, text: String) {
         self.asked.lock().expect("not poisoned").push(text);
     }
 
     pub(crate) fn asked(&self) -> Vec<String> {
         self.asked.lock().expect("not poisoned").clone()
+    }
+
+    /// Moves the ledger's clock.
+    pub(crate) fn an_hour_passes(&self) {
+        self.hours.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// Forgets what was asked for so far.
+    pub(crate) fn forget(&self) {
+        self.asked.lock().expect("not poisoned").clear();
+        self.submitted();
     }
 
     pub(crate) fn submitted(&self) -> Vec<Submission> {
@@ -146,7 +177,7 @@ impl Gateway for Fake {
     }
 
     fn generation(&self) -> Arc<Generation> {
-        self.generation.clone()
+        self.generation.lock().expect("not poisoned").clone()
     }
 
     async fn health(&self) -> Health {
@@ -207,9 +238,11 @@ fn node(path: &str, kind: &str, children: Vec<TreeNode>) -> TreeNode {
     }
 }
 
-fn generation(scopes: &[&[&str]]) -> Generation {
+fn generation(scopes: &[&[&str]], admin: &[&str]) -> Generation {
     let mut config = config();
-    config.api.tokens.push(token(ADMIN, &["*"]));
+    if !admin.is_empty() {
+        config.api.tokens.push(token(ADMIN, admin));
+    }
     config.api.tokens.extend(scopes.iter().map(|words| token(&words.join(" "), words)));
     let found = BTreeMap::from(["echo", "alone"].map(|name| (name.to_owned(), discovered(name))));
     for (name, uses) in [("echo", None), ("parrot", Some("echo"))] {
@@ -248,7 +281,11 @@ fn discovered(name: &str) -> Discovered {
         protocol: PROTOCOL,
         entrypoint: "run".to_owned(),
         description: Some("A demonstration plugin".to_owned()),
-        commands: vec![Command::new("poll", CommandType::Read), Command::new("handle", CommandType::Write)],
+        commands: vec![
+            Command::new("poll", CommandType::Read),
+            Command::new("handle", CommandType::Write),
+            Command::new("facts", CommandType::Read),
+        ],
         required_config: Vec::new(),
         optional_config: Vec::new(),
         concurrency_safe: true,
@@ -312,6 +349,7 @@ impl Reply {
         let body = self.json();
         assert_eq!((self.status.as_u16(), body["code"].as_str()), (status, Some(code)), "{}", self.text);
         assert_eq!(self.headers["content-type"], "application/json");
+        assert!(body["context"].is_object() && body.as_object().is_some_and(|b| b.len() == 4), "{}", self.text);
         for key in ["error", "hint"] {
             assert!(body[key].as_str().is_some_and(|text| !text.is_empty()), "no {key} in {}", self.text);
         }

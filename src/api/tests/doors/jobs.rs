@@ -4,20 +4,28 @@ use std::time::Duration;
 
 use axum::http::StatusCode;
 use ductile_domain::ids::JobId;
-use ductile_domain::job::{Candidate, ClaimRequest, ClaimedJob, NewJob};
-use ductile_domain::outcome::{AttemptStatus, Cause, Outcome};
-use ductile_domain::plan::Plan;
+use ductile_domain::job::{Candidate, ClaimRequest, Fence, NewJob};
+use ductile_domain::outcome::{AttemptStatus, Cause, Outcome, Timing};
+use ductile_domain::plan::{NewFact, Plan};
 use ductile_domain::retry::Ending;
 use ductile_domain::time;
 use ductile_ledger::{Enqueued, Finish};
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
+
+use ductile_api::gateway::Gateway;
 
 use crate::harness::{Door, Fake, job, request};
 
 impl Fake {
     /// Enqueues a job of `echo`, as the gateway would; answers the id of its transition.
     pub(crate) async fn enqueue(&self, id: JobId, command: &str) -> i64 {
-        let new = NewJob {
+        self.enqueue_with(id, command, |_| ()).await
+    }
+
+    /// The same with more about the job.
+    pub(crate) async fn enqueue_with(&self, id: JobId, command: &str, change: impl FnOnce(&mut NewJob)) -> i64 {
+        let mut new = NewJob {
             id,
             plugin: "echo".into(),
             command: command.into(),
@@ -35,25 +43,26 @@ impl Fake {
             snapshot: None,
             replay_of: None,
         };
-        let enqueued = self.ledger.writer.enqueue(vec![new], self.generation.no).await.expect("enqueued");
+        change(&mut new);
+        let enqueued = self.ledger.writer.enqueue(vec![new], self.generation().no).await.expect("enqueued");
         match enqueued.as_slice() {
             [Enqueued::Accepted { transition, .. }] => *transition,
             other => panic!("expected one accepted job, got {other:?}"),
         }
     }
 
-    async fn claim(&self, id: JobId) -> ClaimedJob {
+    async fn claim(&self, id: JobId) -> Fence {
         let row = self.ledger.readers.job(id).await.expect("readable").expect("exists").row;
         let candidate = Candidate { row, job: id, plugin: "echo".into(), due: None };
         let request =
             ClaimRequest { boot: self.ring.boot(), candidates: vec![(candidate, 4)], max_running: 4, snapshot: None };
         let mut claims = self.ledger.writer.claim(request).await.expect("claimed");
-        claims.claimed.remove(0).job
+        claims.claimed.remove(0).job.fence
     }
 
     /// Runs a job's attempt in no time.
     pub(crate) async fn run(&self, id: JobId, failure: Option<&str>) {
-        let claimed = self.claim(id).await;
+        let fence = self.claim(id).await;
         let at = time::parse("2026-02-21T10:00:02Z").expect("a time");
         let mut outcome = Outcome::without_process(Cause::PluginError, failure.unwrap_or_default().to_owned(), at);
         outcome.stderr = Some("a needle in stderr".to_owned());
@@ -66,8 +75,15 @@ impl Fake {
             outcome.result = Some(r#"{"status": "ok", "result": "hello", "events": []}"#.to_owned());
             ending = Ending::Succeeded;
         }
-        let plan = Plan { generation: self.generation.no, ..Plan::default() };
-        let finish = Finish { fence: claimed.fence, outcome, ending, plan, is_awaited: true };
+        // Job n takes n milliseconds, and a good one leaves a fact.
+        let dur_ns = i64::try_from(id.uuid().as_u128()).expect("a small number") * 1_000_000;
+        outcome.timing = Timing { enter_wall_ns: 1, exit_wall_ns: 1 + dur_ns, dur_ns, ..Timing::default() };
+        let mut plan = Plan { generation: self.generation().no, ..Plan::default() };
+        if failure.is_none() {
+            let fact = RawValue::from_string(r#"{"seen":true}"#.to_owned()).expect("JSON");
+            plan.facts.push(NewFact { fact_type: "echo.seen".to_owned(), fact });
+        }
+        let finish = Finish { fence, outcome, ending, plan, is_awaited: true };
         self.ledger.writer.finish(finish).await.expect("finished");
     }
 }

@@ -7,6 +7,7 @@ use axum::http::{Request, StatusCode};
 use ductile_api::Patience;
 use ductile_api::events::{EventRing, RING_BYTES};
 use ductile_domain::ids::BootId;
+use ductile_ledger::{Deletable, Prune};
 use serde_json::Value;
 use tokio::time::timeout;
 use uuid::Uuid;
@@ -201,6 +202,34 @@ async fn since_replays_the_ledger_and_goes_on_live_without_repeating() {
     let mut filtered = opened(&door, watch(&format!("?since=0&type=job.completed&job_id={one}"))).await;
     let seen = filtered.next().await;
     assert_eq!((seen.kind.as_str(), &seen.data["to_status"]), ("job.completed", &"succeeded".into()));
+}
+
+/// Rows that are pruned are named as missed, and a place that this ledger has not reached swallows nothing.
+#[tokio::test]
+async fn since_tells_what_the_ledger_no_longer_has_or_never_had() {
+    let door = Door::new().await;
+    let first = door.fake.enqueue(job(1), "poll").await;
+    let mut future = opened(&door, watch("?since=5000")).await;
+    let gap = future.next().await;
+    assert_eq!((gap.kind.as_str(), &gap.data["newest_transition"]), ("gap", &first.into()));
+    door.fake.ring.emit(job_event("job.started", job(1), Some(first + 1)));
+    assert_eq!(future.next().await.data["transition_id"], first + 1, "the next event is not taken for an old one");
+
+    for number in 2..=5 {
+        door.fake.enqueue(job(number), "poll").await;
+    }
+    door.fake.an_hour_passes();
+    door.fake.enqueue(job(6), "poll").await;
+    let prune = Prune { retention: vec![(Deletable::Transitions, Duration::from_secs(60))], limit: 100 };
+    door.fake.ledger.writer.prune(prune).await.expect("pruned");
+    let mut late = opened(&door, watch("?since=2")).await;
+    let gap = late.next().await;
+    assert_eq!((gap.kind.as_str(), &gap.data["missed"], &gap.data["oldest_transition"]), ("gap", &3.into(), &6.into()));
+    assert_eq!(late.next().await.data["transition_id"], 6);
+    let mut all = opened(&door, watch("?since=0")).await;
+    assert_eq!(all.next().await.data["transition_id"], 6, "0 asks for what there is, and misses nothing");
+    let mut exact = opened(&door, watch("?since=5")).await;
+    assert_eq!(exact.next().await.data["transition_id"], 6, "nothing is missing behind 5");
 }
 
 #[tokio::test]

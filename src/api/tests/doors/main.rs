@@ -2,7 +2,9 @@
 
 mod access;
 mod connections;
+mod figures;
 mod harness;
+mod history;
 mod invoke;
 mod jobs;
 mod live_events;
