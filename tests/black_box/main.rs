@@ -1,6 +1,8 @@
 //! The gateway as its users meet it: the real binary, real processes, real signals, one file per feature.
 
 mod bad_input;
+mod contract;
+mod contract_loading;
 mod crash;
 mod docs;
 mod gateway;
