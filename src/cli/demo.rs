@@ -298,7 +298,7 @@ fn path_of(root: &TreeNode, name: &str) -> Option<String> {
 
 /// What became of a job, from its first row to its last.
 async fn show_transitions(gateway: &DemoGateway, id: JobId, report: &mut Report) -> Result<(), Error> {
-    let transitions = Offline::open(&gateway.instance())?.transitions(id).await?;
+    let transitions = Offline::open(&gateway.instance())?.whole_job(id).await?["transitions"].take();
     let mut table = Table::new(&["   AT", "FROM", "TO", "REASON"]);
     for row in transitions.as_array().into_iter().flatten() {
         let text = |key: &str| row[key].as_str().unwrap_or_default().to_owned();

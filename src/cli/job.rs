@@ -1,5 +1,6 @@
 //! `ductile job ...`: what is owed, what was done, and how it went.
 
+mod inspect;
 mod replay;
 mod tree;
 
@@ -9,7 +10,7 @@ use ductile_domain::ids::JobId;
 use ductile_domain::time;
 use serde_json::{Map, Value, json};
 
-use crate::args::{Global, Job, JobCancel, JobInspect, JobList, JobLogs, JobWait};
+use crate::args::{Global, Job, JobCancel, JobList, JobLogs, JobWait};
 use crate::client::{Client, encode};
 use crate::error::Error;
 use crate::instance::connect;
@@ -30,7 +31,7 @@ const AWAY: Duration = Duration::from_secs(30);
 pub(crate) async fn run(action: Job, global: &Global, report: &mut Report) -> Result<(), Error> {
     match action {
         Job::List(args) => list(&args, global, report).await,
-        Job::Inspect(args) => inspect(&args, global, report).await,
+        Job::Inspect(args) => inspect::run(&args, global, report).await,
         Job::Logs(args) => logs(&args, global, report).await,
         Job::Cancel(args) => cancel(&args, global, report).await,
         Job::Replay(args) => replay::run(&args, global, report).await,
@@ -82,58 +83,6 @@ async fn list(args: &JobList, global: &Global, report: &mut Report) -> Result<()
     }
     report.table(&table);
     say_more(jobs.len(), total, report);
-    Ok(())
-}
-
-async fn inspect(args: &JobInspect, global: &Global, report: &mut Report) -> Result<(), Error> {
-    let id = job_id(&args.job)?;
-    let mut records = Records::new(global, report)?;
-    let mut job = records.job(id, report).await?;
-    let history = records.history(id, report).await?;
-    if let Some(fields) = job.as_object_mut() {
-        fields.extend(history);
-    }
-    if report.is_json() {
-        report.document(&job);
-        return Ok(());
-    }
-    show(&job, report);
-    let rows = |key: &str| job[key].as_array().cloned().unwrap_or_default();
-    let logs = rows("logs");
-    if !logs.is_empty() {
-        report.line("");
-        let mut table = Table::new(&["ATTEMPT", "STATUS", "STARTED", "TOOK", "ERROR"]);
-        for log in logs.iter().rev() {
-            let status = text(log, "status");
-            table.row([
-                (text(log, "attempt"), Style::Plain),
-                (status.clone(), Style::of_state(&status)),
-                (text(log, "started_at"), Style::Dim),
-                (took(log).unwrap_or_default(), Style::Plain),
-                (text(log, "last_error"), Style::Plain),
-            ]);
-        }
-        report.table(&table);
-        if let Some(stderr) = logs.first().map(|log| text(log, "stderr")).filter(|t| !t.trim().is_empty()) {
-            report.styled("stderr of the last attempt:", Style::Dim);
-            indented(&stderr, 20, report);
-        }
-    }
-    let transitions = rows("transitions");
-    if !transitions.is_empty() {
-        report.line("");
-        let mut table = Table::new(&["AT", "FROM", "TO", "REASON"]);
-        for row in &transitions {
-            let to = text(row, "to_status");
-            table.row([
-                (text(row, "created_at"), Style::Dim),
-                (text(row, "from_status"), Style::Plain),
-                (to.clone(), Style::of_state(&to)),
-                (text(row, "reason"), Style::Plain),
-            ]);
-        }
-        report.table(&table);
-    }
     Ok(())
 }
 
@@ -288,39 +237,6 @@ pub(crate) fn conclude(job: &Value, report: &mut Report) -> Result<(), Error> {
             "job {id} is {status}: {}\n  next: ductile job inspect {id}",
             job["last_error"].as_str().unwrap_or("no reason was recorded")
         ))),
-    }
-}
-
-fn show(job: &Value, report: &mut Report) {
-    let status = text(job, "status");
-    report.field_styled("job", &text(job, "job_id"), Style::Bold);
-    report.field("plugin", &format!("{} {}", text(job, "plugin"), text(job, "command")));
-    report.field_styled("status", &status, Style::of_state(&status));
-    report.field("attempt", &attempt_of(job));
-    let by = match text(job, "requested_by") {
-        by if by.is_empty() => text(job, "submitted_by"),
-        by => format!("{} ({by})", text(job, "submitted_by")),
-    };
-    report.field("submitted by", &by);
-    for (name, key) in [
-        ("created", "created_at"),
-        ("started", "started_at"),
-        ("completed", "completed_at"),
-        ("next retry", "next_retry_at"),
-        ("parent", "parent_job_id"),
-        ("dedupe key", "dedupe_key"),
-        ("last error", "last_error"),
-    ] {
-        let value = text(job, key);
-        if !value.is_empty() {
-            report.field(name, &crate::table::one_line(&value));
-        }
-    }
-    for key in ["payload", "result"] {
-        if !job[key].is_null() {
-            report.styled(&format!("{key}:"), Style::Dim);
-            indented(&pretty(&job[key]), usize::MAX, report);
-        }
     }
 }
 

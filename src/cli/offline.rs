@@ -17,9 +17,6 @@ use crate::report::Report;
 /// How long a read waits for a lock that another process holds.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// A tree is not followed beyond so many jobs.
-const MOST_DESCENDANTS: usize = 1000;
-
 /// An open database.
 #[derive(Debug)]
 pub(crate) struct Offline {
@@ -84,29 +81,50 @@ impl Offline {
     pub(crate) async fn job(&self, id: JobId) -> Result<Value, Error> {
         match self.readers.job(id).await.map_err(Error::ledger)? {
             Some(row) => job(row),
-            None => Err(Error::Failed(format!(
-                "unknown job {id}\n  one that ended long ago is in `ductile job logs --job {id}` only"
-            ))),
+            None => Err(unknown(id)),
         }
     }
 
-    /// The job and its descendants, root first, level by level; at most [`MOST_DESCENDANTS`].
+    /// One job with its payload, attempts, transitions, stopwatch and timing.
+    ///
+    /// # Errors
+    /// There is none with that id, or the file can't be read.
+    pub(crate) async fn whole_job(&self, id: JobId) -> Result<Value, Error> {
+        let mut job = self.job(id).await?;
+        job["attempts"] = to_value(&self.readers.attempts(id).await.map_err(Error::ledger)?)?;
+        job["transitions"] = to_value(&self.readers.transitions(id).await.map_err(Error::ledger)?)?;
+        job["stopwatch"] = to_value(&self.readers.stopwatch(id).await.map_err(Error::ledger)?)?;
+        if let Some(timing) = self.readers.family_timing(id).await.map_err(Error::ledger)? {
+            job["timing"] = to_value(&timing)?;
+        }
+        Ok(job)
+    }
+
+    /// The jobs that it caused itself, newest first.
+    ///
+    /// # Errors
+    /// The file can't be read.
+    pub(crate) async fn children(&self, id: JobId) -> Result<Value, Error> {
+        let filter = JobFilter { parent: Some(id), limit: 200, ..JobFilter::default() };
+        let page = self.readers.jobs(&filter).await.map_err(Error::ledger)?;
+        Ok(Value::from(page.rows.into_iter().map(job).collect::<Result<Vec<_>, _>>()?))
+    }
+
+    /// The job and its descendants, root first, level by level.
     ///
     /// # Errors
     /// There is no job with that id, or the file can't be read.
     pub(crate) async fn tree(&self, id: JobId) -> Result<Value, Error> {
-        let mut jobs = vec![self.job(id).await?];
-        let mut at = 0;
-        while let Some(parent) = jobs.get(at).filter(|_| jobs.len() < MOST_DESCENDANTS) {
-            let parent = parent["job_id"].as_str().and_then(|id| id.parse().ok());
-            let filter = JobFilter { parent, limit: 200, ..JobFilter::default() };
-            if parent.is_some() {
-                let children = self.readers.jobs(&filter).await.map_err(Error::ledger)?.rows;
-                jobs.extend(children.into_iter().rev().map(job).collect::<Result<Vec<_>, _>>()?);
-            }
-            at += 1;
-        }
-        Ok(Value::from(jobs))
+        let family = self.readers.family(id).await.map_err(Error::ledger)?.ok_or_else(|| unknown(id))?;
+        let jobs = family.jobs.into_iter().map(|row| {
+            json!({
+                "job_id": row.job_id, "parent_job_id": row.parent_job_id, "plugin": row.plugin,
+                "command": row.command, "status": row.status, "attempt": row.attempt, "created_at": row.created_at,
+                "started_at": row.started_at, "completed_at": row.completed_at, "last_error": row.last_error,
+                "result": row.result.as_deref().map(output),
+            })
+        });
+        Ok(jobs.map(with_known_fields).collect())
     }
 
     /// `{logs, total}`, newest first.
@@ -145,22 +163,18 @@ impl Offline {
     pub(crate) async fn newest_snapshot(&self) -> Result<Option<i64>, Error> {
         Ok(self.readers.snapshots(1).await.map_err(Error::ledger)?.first().map(|row| row.id))
     }
+}
 
-    /// The finished attempts of a job in their order.
-    ///
-    /// # Errors
-    /// The file can't be read.
-    pub(crate) async fn attempts(&self, id: JobId) -> Result<Value, Error> {
-        to_value(&self.readers.attempts(id).await.map_err(Error::ledger)?)
-    }
+fn unknown(id: JobId) -> Error {
+    Error::Failed(format!("unknown job {id}\n  one that ended long ago is in `ductile job logs --job {id}` only"))
+}
 
-    /// The transitions of a job in their order.
-    ///
-    /// # Errors
-    /// The file can't be read.
-    pub(crate) async fn transitions(&self, id: JobId) -> Result<Value, Error> {
-        to_value(&self.readers.transitions(id).await.map_err(Error::ledger)?)
-    }
+/// The API leaves out what is not known, but for the parent.
+fn with_known_fields(mut job: Value) -> Value {
+    let parent = job["parent_job_id"].take();
+    without_nulls(&mut job);
+    job["parent_job_id"] = parent;
+    job
 }
 
 fn to_value(value: &impl Serialize) -> Result<Value, Error> {

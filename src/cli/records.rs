@@ -1,9 +1,9 @@
 //! Jobs and their history, in the API's shapes: from the gateway, or from the database's file when none answers.
 
 use ductile_domain::ids::JobId;
-use serde_json::{Map, Value};
+use serde_json::Value;
 
-use crate::args::{Global, JobLogs};
+use crate::args::{Global, JobLogs, LogFilter};
 use crate::client::{Client, query};
 use crate::error::Error;
 use crate::instance::{Instance, connect};
@@ -50,17 +50,6 @@ impl Records {
         }
     }
 
-    /// One job.
-    ///
-    /// # Errors
-    /// There is none with that id, or neither gateway nor file could be read.
-    pub(crate) async fn job(&mut self, id: JobId, report: &Report) -> Result<Value, Error> {
-        match self.live(&format!("/job/{id}"), report).await? {
-            Some(job) => Ok(job),
-            None => self.file()?.job(id).await,
-        }
-    }
-
     /// The job and its descendants, root first.
     ///
     /// # Errors
@@ -100,30 +89,24 @@ impl Records {
         }
     }
 
-    /// What became of a job, as fields: `logs`, newest first, and where the file can be read also `attempts` and
-    /// `transitions`, in their order.
+    /// One job with all that is recorded of it: `payload`, `attempts`, `transitions`, `stopwatch`, `timing`, `logs`,
+    /// newest first, and `children`.
     ///
     /// # Errors
-    /// Neither gateway nor file could be read.
-    pub(crate) async fn history(&mut self, id: JobId, report: &Report) -> Result<Map<String, Value>, Error> {
+    /// There is none with that id, or neither gateway nor file could be read.
+    pub(crate) async fn whole_job(&mut self, id: JobId, report: &Report) -> Result<Value, Error> {
+        let mut job = match self.live(&format!("/job/{id}?include=all"), report).await? {
+            Some(job) => job,
+            None => self.file()?.whole_job(id).await?,
+        };
         let logs = JobLogs { job: Some(id.to_string()), ..JobLogs::default() };
-        let logs = JobLogs { filter: crate::args::LogFilter { limit: 200, ..logs.filter }, ..logs };
-        let mut fields = Map::new();
-        fields.insert("logs".into(), self.logs(&logs, report).await?["logs"].take());
-        if let Some(instance) = &self.instance {
-            // The API tells of transitions only as they happen; the file beside its socket has them all.
-            let opened;
-            let file = match &self.file {
-                Some(file) => file,
-                None => {
-                    opened = Offline::open(instance)?;
-                    &opened
-                }
-            };
-            fields.insert("attempts".into(), file.attempts(id).await?);
-            fields.insert("transitions".into(), file.transitions(id).await?);
-        }
-        Ok(fields)
+        let logs = JobLogs { filter: LogFilter { limit: 200, ..logs.filter }, ..logs };
+        job["logs"] = self.logs(&logs, report).await?["logs"].take();
+        job["children"] = match self.live(&format!("/jobs?parent_job_id={id}&limit=200"), report).await? {
+            Some(mut page) => page["jobs"].take(),
+            None => self.file()?.children(id).await?,
+        };
+        Ok(job)
     }
 
     /// The gateway's answer; `None` once it is known to be away and the file is open.

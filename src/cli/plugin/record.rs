@@ -55,18 +55,21 @@ pub(super) async fn stopwatch(args: &PluginStopwatch, client: &Client, report: &
         report.document(&answer);
         return Ok(());
     }
-    for (name, value) in answer.as_object().into_iter().flatten() {
-        let shown = match (name.strip_suffix("_ns"), value.as_u64()) {
-            (Some(_), Some(nanos)) => millis(nanos),
-            _ => value.as_str().map_or_else(|| value.to_string(), str::to_owned),
-        };
-        report.field(name.strip_suffix("_ns").unwrap_or(name), &shown);
+    let name = |key: &str| answer[key].as_str().map(|text| format!(" {text}")).unwrap_or_default();
+    report.styled(&format!("{}{}", args.plugin, name("command")), Style::Bold);
+    let limited = if answer["limited"] == true { ", the newest ones" } else { "" };
+    report.field("attempts", &format!("{}{limited}", answer["count"]));
+    for key in ["min", "p50", "p95", "p99", "max"] {
+        if let Some(nanos) = answer[key].as_u64() {
+            report.field(key, &millis(nanos));
+        }
     }
     Ok(())
 }
 
 /// Nanoseconds as milliseconds with as many places as matter.
-pub(super) fn millis(nanos: u64) -> String {
+#[must_use]
+pub(crate) fn millis(nanos: u64) -> String {
     let thousandths = nanos / 1000;
     match thousandths {
         0..10_000 => format!("{}.{:03} ms", thousandths / 1000, thousandths % 1000),
