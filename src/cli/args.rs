@@ -12,7 +12,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub(crate) use api::Api;
-pub(crate) use config::{Config, ConfigCheck, ConfigShow};
+pub(crate) use config::{Config, ConfigCheck, ConfigGet, ConfigInit, ConfigShow};
 pub(crate) use job::{FlatLogs, Job, JobCancel, JobInspect, JobList, JobLogs, JobReplay, JobTree, JobWait, LogFilter};
 pub(crate) use plugin::{Plugin, PluginCheck, PluginFacts, PluginRun, PluginShow, PluginStopwatch, PluginTest};
 pub(crate) use system::{System, SystemDemo, SystemReload, SystemRestart, SystemStop, SystemTree};
@@ -112,7 +112,7 @@ pub(crate) enum Command {
     /// Plugins: list, show, run, check, test, facts, stopwatch
     #[command(subcommand, arg_required_else_help = true, disable_help_subcommand = true)]
     Plugin(Plugin),
-    /// Configuration: check, show
+    /// Configuration: init, check, show, get
     #[command(subcommand, arg_required_else_help = true, disable_help_subcommand = true)]
     Config(Config),
     /// One request to the gateway's API, its answer as it is
@@ -122,6 +122,8 @@ pub(crate) enum Command {
     Version,
     /// Alias of `plugin run`
     Run(PluginRun),
+    /// Alias of `config init`
+    Init(ConfigInit),
     /// Alias of `system status`
     Status,
     /// Alias of `plugin list`

@@ -1,11 +1,13 @@
 //! `ductile config ...`: what is configured, and whether it can be put in force.
 
+mod init;
+
 use ductile_config::{Loaded, Provenance};
 use ductile_domain::catalog::Catalog;
 use ductile_domain::problem::Problem;
 use serde_json::{Value, json};
 
-use crate::args::{Config, ConfigCheck, ConfigShow, Global};
+use crate::args::{Config, ConfigCheck, ConfigGet, ConfigShow, Global};
 use crate::error::Error;
 use crate::exit_code;
 use crate::report::Report;
@@ -19,10 +21,12 @@ pub(crate) fn run(action: Config, global: &Global, report: &mut Report) -> Resul
     let env = |name: &str| std::env::var(name).ok();
     let path = ductile_config::locate(global.config.as_deref(), &env);
     report.detail(format!("configuration {}", path.display()));
-    let loaded = ductile_config::load(&path, &env);
+    let load = || ductile_config::load(&path, &env);
     match action {
-        Config::Check(args) => check(&args, loaded, report),
-        Config::Show(args) => show(&args, loaded.map_err(Error::Config)?, report),
+        Config::Check(args) => check(&args, load(), report),
+        Config::Show(args) => show(&args, load().map_err(Error::Config)?, report),
+        Config::Get(args) => get(&args, load().map_err(Error::Config)?, report),
+        Config::Init(args) => init::run(&args, &path, report),
     }
 }
 
@@ -64,17 +68,7 @@ fn verdict(valid: bool, errors: usize, warnings: usize) -> String {
 
 fn show(args: &ConfigShow, loaded: Loaded, report: &mut Report) -> Result<(), Error> {
     let document = &loaded.config.source.sanitized;
-    let path = match args.entity.as_deref() {
-        None => String::new(),
-        Some(entity) => match entity.split_once(':') {
-            Some(("plugin", "*")) => "plugins".to_owned(),
-            Some(("plugin", name)) => format!("plugins.{name}"),
-            Some((kind, _)) => {
-                return Err(Error::Usage(format!("no entities of type {kind:?}: use plugin:NAME, plugin:* or a path")));
-            }
-            None => entity.to_owned(),
-        },
-    };
+    let path = args.entity.as_deref().map_or_else(|| Ok(String::new()), path_of)?;
     let shown = find(document, &path).ok_or_else(|| missing(document, &path))?;
     if report.is_json() {
         report.document(shown);
@@ -83,6 +77,36 @@ fn show(args: &ConfigShow, loaded: Loaded, report: &mut Report) -> Result<(), Er
     }
     origins(&loaded.provenance, &path, report);
     Ok(())
+}
+
+/// CLI-21: one value; text bare, so that a shell can use it.
+fn get(args: &ConfigGet, loaded: Loaded, report: &mut Report) -> Result<(), Error> {
+    let document = &loaded.config.source.sanitized;
+    let path = path_of(&args.path)?;
+    let value = find(document, &path).ok_or_else(|| missing(document, &path))?;
+    if report.is_json() {
+        report.document(value);
+    } else {
+        match value {
+            Value::String(text) => report.line(text),
+            Value::Object(_) | Value::Array(_) => report.raw(&yaml::write(value)),
+            other => report.line(other.to_string()),
+        }
+    }
+    origins(&loaded.provenance, &path, report);
+    Ok(())
+}
+
+/// C-96: `plugin:NAME`, `plugin:NAME.KEY` and `plugin:*` as dotted paths; anything else is one already.
+fn path_of(entity: &str) -> Result<String, Error> {
+    match entity.split_once(':') {
+        Some(("plugin", "*")) => Ok("plugins".to_owned()),
+        Some(("plugin", name)) => Ok(format!("plugins.{name}")),
+        Some((kind, _)) => {
+            Err(Error::Usage(format!("no entities of type {kind:?}: use plugin:NAME, plugin:* or a path")))
+        }
+        None => Ok(entity.to_owned()),
+    }
 }
 
 /// The value at a dotted path; names may contain dots, so the longest that fits is taken first.
@@ -142,6 +166,9 @@ mod tests {
         assert_eq!(find(&document, "plugins.a.b.enabled"), Some(&json!(true)));
         assert_eq!(find(&document, ""), Some(&document));
         assert_eq!(find(&document, "plugins.nope"), None);
+        assert_eq!(path_of("plugin:a.b.enabled").ok().as_deref(), Some("plugins.a.b.enabled"));
+        assert_eq!(path_of("plugin:*").ok().as_deref(), Some("plugins"));
+        assert_eq!(path_of("webhook:x").expect_err("no such kind").exit_code(), 2);
         let error = missing(&document, "plugins.ecko");
         assert_eq!(error.to_string(), "the configuration has no plugins.ecko; did you mean echo?");
     }

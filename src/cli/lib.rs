@@ -76,6 +76,7 @@ fn dispatch(command: Command, global: &Global, build: Build, report: &mut Report
         Command::Plugin(action) => block_on(plugin::run(action, global, report))?,
         Command::Plugins => block_on(plugin::run(Plugin::List, global, report))?,
         Command::Run(args) => block_on(plugin::run(Plugin::Run(args), global, report))?,
+        Command::Init(args) => config::run(crate::args::Config::Init(args), global, report)?,
         Command::Config(action) => config::run(action, global, report)?,
         Command::Api(args) => block_on(api::run(&args, global, report))?,
         Command::Version => version::show(build, report),

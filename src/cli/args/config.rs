@@ -2,6 +2,8 @@
 
 use clap::{Args, Subcommand};
 
+use super::DryRun;
+
 /// `ductile config ...`
 #[derive(Debug, Subcommand)]
 pub(crate) enum Config {
@@ -15,6 +17,16 @@ pub(crate) enum Config {
         after_help = "Examples:\n  ductile config show\n  ductile config show plugin:echo\n  ductile config show 'plugin:*' --json"
     )]
     Show(ConfigShow),
+    /// One value, bare: `plugins.echo.enabled` or `plugin:echo.enabled`
+    #[command(
+        after_help = "Examples:\n  ductile config get plugins.echo.enabled\n  ductile config get plugin:echo.retry --json\n  ductile config get service.max_workers"
+    )]
+    Get(ConfigGet),
+    /// Write a small configuration that starts, with one admin token, into an empty directory
+    #[command(
+        after_help = "Examples:\n  ductile config init\n  ductile config init --config ./my-gateway\n\nThe token's secret is printed once and kept in the directory's .env file, which only its owner can read."
+    )]
+    Init(ConfigInit),
 }
 
 /// `ductile config check`
@@ -30,4 +42,19 @@ pub(crate) struct ConfigCheck {
 pub(crate) struct ConfigShow {
     /// `plugin:NAME`, `plugin:*`, or a path such as `service.max_workers`
     pub entity: Option<String>,
+}
+
+/// `ductile config get`
+#[derive(Debug, Args)]
+pub(crate) struct ConfigGet {
+    /// A path such as `plugins.echo.enabled`, or `plugin:NAME.KEY`
+    pub path: String,
+}
+
+/// `ductile config init`
+#[derive(Debug, Args)]
+pub(crate) struct ConfigInit {
+    /// Say what would be done, and change nothing
+    #[command(flatten)]
+    pub dry: DryRun,
 }

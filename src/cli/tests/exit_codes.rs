@@ -134,3 +134,35 @@ fn jobs_are_read_from_the_file_when_no_gateway_runs() {
     assert_eq!(run(dir.path(), &format!("job replay {id}")), 69, "so does a replay");
     assert_eq!(std::fs::read(&path).expect("the database"), before);
 }
+
+/// CLI-21, C-96: both ways to name a value.
+#[test]
+fn a_value_is_read_by_path_or_by_entity() {
+    let dir = configured("plugin_roots: [plugins]\nplugins:\n  echo:\n    enabled: false\n");
+    for (line, code) in [
+        ("config get plugins.echo.enabled", 0),
+        ("config get plugin:echo.enabled --json", 0),
+        ("config get plugins.echo.enabld", 1),
+        ("config get nonsense:echo", 2),
+    ] {
+        assert_eq!(run(dir.path(), line), code, "{line}");
+    }
+}
+
+/// CLI-23: what is written passes the check, a second one changes nothing, and the secret is its owner's.
+#[test]
+fn a_directory_that_was_initialised_is_valid() {
+    use std::os::unix::fs::PermissionsExt;
+    let parent = tempfile::tempdir().expect("temporary directory");
+    let dir = parent.path().join("gateway");
+    assert_eq!(run(&dir, "config init --dry-run"), 0);
+    assert!(!dir.exists());
+    std::fs::create_dir(&dir).expect("a directory");
+    assert_eq!(run(&dir, "config init"), 0);
+    assert_eq!(run(&dir, "config check --strict"), 0);
+    let mode = std::fs::metadata(dir.join(".env")).expect("it is there").permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    let before = std::fs::read(dir.join(".env")).expect("read");
+    assert_eq!(run(&dir, "init"), 1);
+    assert_eq!(std::fs::read(dir.join(".env")).expect("read"), before);
+}
