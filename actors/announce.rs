@@ -7,7 +7,7 @@ use ductile_domain::event::{Fields, JobFields, LiveEvent};
 use ductile_domain::ids::JobId;
 use ductile_domain::job::{ClaimedJob, Fence, JobStatus, NewJob};
 use ductile_domain::time;
-use ductile_ledger::{Buried, Enqueued, Finished, Orphan};
+use ductile_ledger::{Buried, Enqueued, Finished, Init, Orphan};
 use serde_json::Value;
 
 use crate::shared::Shared;
@@ -93,6 +93,13 @@ pub(crate) fn enqueued(shared: &Shared, announced: &[Announced], results: &[Enqu
 /// A job was claimed by this boot.
 pub(crate) fn started(shared: &Shared, job: &ClaimedJob, transition: i64) {
     Announced::of_attempt(job).say(shared, "job.started", Some(transition), Vec::new());
+}
+
+/// The inits that a generation owes, as the ledger took them.
+pub(crate) fn inits(shared: &Shared, inits: &[Init], results: Vec<Option<Enqueued>>) {
+    let owed = inits.iter().zip(results).filter_map(|(init, result)| Some((Announced::of(&init.job), result?)));
+    let (announced, results): (Vec<_>, Vec<_>) = owed.unzip();
+    enqueued(shared, &announced, &results);
 }
 
 /// Queued jobs died with their plugins.

@@ -3,11 +3,15 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::sync::Arc;
+use std::time::Duration;
 
-use ductile_domain::catalog::{Catalog, Discovered};
+use ductile_domain::catalog::{Catalog, Discovered, Plugin};
 use ductile_domain::config::{Config, PluginEntry};
+use ductile_domain::ids::JobId;
+use ductile_domain::job::NewJob;
 use ductile_domain::problem::Problem;
-use ductile_ledger::Snapshot;
+use ductile_ledger::{Init, Snapshot};
 use serde::Serialize;
 
 /// A configuration with its plugins.
@@ -28,7 +32,7 @@ pub(crate) struct Print {
     /// Over the operator's entry.
     settings: String,
     /// Over what `init` depends on: the entry's `config`, the manifest and the executable.
-    pub(crate) init: String,
+    init: String,
 }
 
 impl Assembled {
@@ -78,6 +82,8 @@ pub(crate) fn snapshot(
     catalog: &Catalog,
     prints: &Prints,
 ) -> Snapshot {
+    let may_init = |plugin: &&Arc<Plugin>| plugin.is_runnable && plugin.command("init").is_some();
+    let inits = catalog.iter().filter(may_init);
     Snapshot {
         generation,
         plugins: catalog.iter().filter(|p| p.is_runnable).map(|p| p.name.to_string()).collect(),
@@ -91,7 +97,31 @@ pub(crate) fn snapshot(
         plugin_fingerprints: serde_json::to_string(prints).unwrap_or_else(|_| "{}".to_owned()),
         sanitized_config: config.source.sanitized.to_string(),
         secret_fingerprints: "{}".to_owned(),
+        inits: inits.filter_map(|plugin| Some(init(plugin, prints.get(&*plugin.name)?, reason))).collect(),
     }
+}
+
+/// MAN-23: never retried.
+fn init(plugin: &Plugin, print: &Print, reason: &'static str) -> Init {
+    let job = NewJob {
+        id: JobId::from(uuid::Uuid::now_v7()),
+        plugin: plugin.name.clone(),
+        command: "init".into(),
+        payload: None,
+        max_attempts: 1,
+        submitted_by: "system",
+        requested_by: Some(reason.to_owned()),
+        dedupe_key: None,
+        dedupe_window: Duration::ZERO,
+        dedupe_in_flight: false,
+        parent: None,
+        source_event: None,
+        target_key: String::new(),
+        context: None,
+        replay_of: None,
+        snapshot: None,
+    };
+    Init { print: print.init.clone(), job }
 }
 
 /// Logs every problem with its place.

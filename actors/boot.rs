@@ -146,8 +146,9 @@ pub async fn boot(options: BootOptions) -> Result<Running, BootError> {
     };
     let Ledger { writer, readers, was_clean, former_boot } =
         ductile_ledger::open(ledger_options.clone()).await.map_err(BootError::Ledger)?;
+    let snapshot = assembly::snapshot(1, "start", &config, &catalog, &prints);
     let recorded = writer
-        .record_snapshot(assembly::snapshot(1, "start", &config, &catalog, &prints))
+        .record_snapshot(snapshot.clone())
         .await
         .map_err(|e| BootError::Tree(format!("failed to record the configuration in the ledger: {e}")))?;
     let paused = readers.mark("paused").await.ok().flatten().is_some();
@@ -190,6 +191,7 @@ pub async fn boot(options: BootOptions) -> Result<Running, BootError> {
     shared.flags.set_paused(paused);
     let _ = home.set(Arc::downgrade(&shared));
     announce::buried(&shared, &recorded.buried);
+    announce::inits(&shared, &snapshot.inits, recorded.inits);
     let root = Root::start(tree::tree(&shared, &numbers), shared.tree.clone())
         .await
         .map_err(|e| BootError::Tree(format!("the supervision tree did not start: {e}")))?;

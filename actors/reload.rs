@@ -52,7 +52,8 @@ async fn change(shared: &Arc<Shared>, prints: &mut Prints) -> Result<Reloaded, R
     let Assembled { config, catalog, warnings, prints: new_prints } = assembled;
     let differences = Differences::between(&former.config, &config, prints, &new_prints);
     let no = former.no + 1;
-    let recorded = commit(shared, assembly::snapshot(no, "reload", &config, &catalog, &new_prints)).await?;
+    let snapshot = assembly::snapshot(no, "reload", &config, &catalog, &new_prints);
+    let recorded = commit(shared, &snapshot).await?;
     let reloaded = Reloaded {
         reloaded_at: time::format(Utc::now()),
         generation: no,
@@ -73,6 +74,7 @@ async fn change(shared: &Arc<Shared>, prints: &mut Prints) -> Result<Reloaded, R
         shared.listeners.set_tcp(door);
     }
     announce::buried(shared, &recorded.buried);
+    announce::inits(shared, &snapshot.inits, recorded.inits);
     apply(shared).await;
     Ok(reloaded)
 }
@@ -148,7 +150,7 @@ fn listen(shared: &Shared, former: &Config, next: &Config) -> Result<Option<Opti
 
 /// Puts the generation in force in one transaction of the ledger. Trying again is harmless: it may only leave one more
 /// row in `config_snapshots`.
-async fn commit(shared: &Shared, snapshot: Snapshot) -> Result<Recorded, Refusal> {
+async fn commit(shared: &Shared, snapshot: &Snapshot) -> Result<Recorded, Refusal> {
     let deadline = tokio::time::Instant::now() + COMMIT_PATIENCE;
     loop {
         let error = match shared.record_snapshot(snapshot.clone()).await {

@@ -19,7 +19,7 @@ pub use feed::{CommitFeed, Drained};
 pub use migrate::{MigrationReport, migrate};
 pub use open::{Clock, Ledger, OpenOptions, open};
 pub use ops::{
-    Buried, Cancelled, Claimed, Claims, Deletable, Enqueued, Finish, Finished, Orphan, Prune, Pruned, Recorded,
+    Buried, Cancelled, Claimed, Claims, Deletable, Enqueued, Finish, Finished, Init, Orphan, Prune, Pruned, Recorded,
     Recovered, Refusal, Refused, Snapshot, Transition, Verdict,
 };
 pub use readers::{

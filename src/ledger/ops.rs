@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ductile_domain::ids::{BootId, JobId};
-use ductile_domain::job::{Candidate, ClaimedJob, Fence, JobStatus};
+use ductile_domain::job::{Candidate, ClaimedJob, Fence, JobStatus, NewJob};
 use ductile_domain::outcome::Outcome;
 use ductile_domain::plan::Plan;
 use ductile_domain::retry::Ending;
@@ -218,6 +218,17 @@ pub struct Snapshot {
     pub sanitized_config: String,
     /// JSON: fingerprints of the secrets.
     pub secret_fingerprints: String,
+    /// The inits of its plugins; those that ran before are left out by the ledger.
+    pub inits: Vec<Init>,
+}
+
+/// A plugin's `init`, to be enqueued unless the last one had the same print.
+#[derive(Debug, Clone)]
+pub struct Init {
+    /// Tells whether the plugin or its configuration has changed.
+    pub print: String,
+    /// Its command is `init`.
+    pub job: NewJob,
 }
 
 /// Answer to a snapshot.
@@ -227,6 +238,8 @@ pub struct Recorded {
     pub id: i64,
     /// Queued jobs of plugins that are not in force any more, now `dead`.
     pub buried: Vec<Buried>,
+    /// What became of the inits, in their order; `None` when nothing has changed since the last one.
+    pub inits: Vec<Option<Enqueued>>,
 }
 
 /// A queued job that died because its plugin was removed or disabled.

@@ -1,5 +1,7 @@
 //! What plugins left behind, and the configurations that were in force.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 use serde_json::value::RawValue;
 use sqlx::sqlite::Sqlite;
@@ -101,6 +103,21 @@ impl Readers {
                 created_at: r.get(7),
             })
             .collect())
+    }
+
+    /// Plugins whose last `init` failed, and why.
+    ///
+    /// # Errors
+    /// When the read failed.
+    pub async fn failed_inits(&self) -> Result<BTreeMap<String, String>, Error> {
+        let rows = sqlx::query(
+            "SELECT substr(name, 6), json_extract(value, '$.error') FROM ledger_meta
+             WHERE name >= 'init:' AND name < 'init;' AND json_extract(value, '$.error') IS NOT NULL",
+        )
+        .fetch_all(&self.pool)
+        .await
+        .map_err(reading("the plugins' inits"))?;
+        Ok(rows.iter().map(|r| (r.get(0), r.get(1))).collect())
     }
 
     /// The configurations that were in force, the newest first.

@@ -85,9 +85,10 @@ impl Store {
         Ok(())
     }
 
-    pub(super) fn record_snapshot(&mut self, snapshot: Snapshot) -> Result<Recorded, WriteError> {
+    /// Also answers the rows that became ready.
+    pub(super) fn record_snapshot(&mut self, snapshot: Snapshot) -> Result<(Recorded, Vec<Candidate>), WriteError> {
         self.set_synchronous(true)?;
-        let recorded = self.transaction(|conn, now| write_snapshot(&Transaction::new(conn, now), &snapshot))?;
+        let recorded = self.transaction(|conn, now| write_snapshot(Transaction::new(conn, now), &snapshot))?;
         self.in_force =
             Some(InForce { generation: snapshot.generation, plugins: snapshot.plugins.into_iter().collect() });
         Ok(recorded)
@@ -112,7 +113,10 @@ impl Store {
 const SET_MARK: &str = "INSERT INTO ledger_meta (name, value) VALUES (?1, ?2)
     ON CONFLICT (name) DO UPDATE SET value = excluded.value";
 
-fn write_snapshot(transaction: &Transaction<'_>, snapshot: &Snapshot) -> Result<Recorded, rusqlite::Error> {
+fn write_snapshot(
+    mut transaction: Transaction<'_>,
+    snapshot: &Snapshot,
+) -> Result<(Recorded, Vec<Candidate>), rusqlite::Error> {
     let (conn, at) = (transaction.conn, &transaction.at);
     conn.execute(
         "INSERT INTO config_snapshots (config_hash, source_hash, source_path, source, reason, loaded_at,
@@ -141,7 +145,7 @@ fn write_snapshot(transaction: &Transaction<'_>, snapshot: &Snapshot) -> Result<
             AND plugin NOT IN (SELECT value FROM json_each(?2))
          RETURNING id, last_error, attempt, plugin, command",
     )?;
-    let rows = statement.query_map(params![at, plugins], |row| {
+    let rows = statement.query_map(params![at, &plugins], |row| {
         let (plugin, command): (String, String) = (row.get(3)?, row.get(4)?);
         Ok((row.get::<_, String>(0)?, row.get(1)?, row.get(2)?, plugin, command))
     })?;
@@ -154,7 +158,8 @@ fn write_snapshot(transaction: &Transaction<'_>, snapshot: &Snapshot) -> Result<
             buried.push(Buried { plugin: plugin.into(), command: command.into(), transition });
         }
     }
-    Ok(Recorded { id, buried })
+    let inits = transaction.owe_inits(snapshot, &plugins, id)?;
+    Ok((Recorded { id, buried, inits }, transaction.ready))
 }
 
 fn delete_old(conn: &Connection, now: Timestamp, prune: &Prune) -> Result<Pruned, rusqlite::Error> {

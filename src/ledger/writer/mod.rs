@@ -7,6 +7,7 @@ mod claim;
 mod enqueue;
 mod errand;
 mod finish;
+mod init;
 mod memory;
 mod store;
 mod thread;

@@ -120,14 +120,15 @@ impl<'a> Transaction<'a> {
 
 #[cfg(test)]
 mod tests {
-    use crate::writer::{cancel, claim, enqueue, finish, memory};
+    use crate::writer::{cancel, claim, enqueue, finish, init, memory};
 
     /// The writer's cost must not grow with history: no statement of a batch walks over a table.
     #[test]
     fn no_statement_of_a_batch_walks_over_a_table() {
         let conn = rusqlite::Connection::open_in_memory().expect("a database in memory");
         conn.execute_batch(crate::schema::BASELINE).expect("the schema is valid");
-        let all = [cancel::ALL, claim::ALL, enqueue::ALL, finish::ALL, memory::ALL, &[super::RECORD_SPAWN]].concat();
+        let all = [cancel::ALL, claim::ALL, enqueue::ALL, finish::ALL, init::ALL, memory::ALL, &[super::RECORD_SPAWN]]
+            .concat();
         let mut seen = 0;
         for statement in all {
             let mut explain = conn.prepare(&format!("EXPLAIN QUERY PLAN {statement}")).expect(statement);
