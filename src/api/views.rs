@@ -3,6 +3,7 @@
 pub(crate) mod figures;
 pub(crate) mod history;
 
+use std::collections::BTreeMap;
 use std::str::FromStr;
 
 use ductile_domain::ids::JobId;
@@ -290,6 +291,11 @@ fn no_such_place(before: &str) -> ApiError {
         format!("`before` names nothing in this list: {}", quoted(before)),
         "use `next` of the page before; when its item was pruned meanwhile, begin without `before`",
     )
+}
+
+/// Plugins whose last `init` failed, and why. A ledger that can't be read makes no plugin unhealthy: `/healthz` tells.
+pub(crate) async fn failed_inits(readers: &Readers) -> BTreeMap<String, String> {
+    readers.failed_inits().await.unwrap_or_default()
 }
 
 /// A row of `job_transitions` as the live event that it was announced with.

@@ -8,6 +8,7 @@ use serde_json::json;
 
 use crate::call::{Answer, Call, json_answer};
 use crate::gateway::{Gateway, GenerationUse, Health, Reloaded};
+use crate::views;
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
@@ -67,6 +68,8 @@ struct Status<'a> {
     generation: u64,
     config_snapshot_id: Option<i64>,
     generations: Vec<GenerationUse>,
+    /// Plugins whose last `init` failed.
+    unhealthy_plugins: Vec<String>,
     config_hash: &'a str,
     config_path: &'a str,
     binary_path: &'a str,
@@ -86,6 +89,7 @@ struct ApiStatus {
 
 pub(super) async fn status<G: Gateway>(call: Call<G>) -> Answer {
     let health = call.app.gateway.health().await;
+    let unhealthy_plugins = views::failed_inits(call.app.gateway.readers()).await.into_keys().collect();
     let generation = &call.generation;
     let config = &generation.config;
     json_answer(
@@ -96,6 +100,7 @@ pub(super) async fn status<G: Gateway>(call: Call<G>) -> Answer {
             generation: generation.no,
             config_snapshot_id: generation.snapshot,
             generations: call.app.gateway.generations(),
+            unhealthy_plugins,
             config_hash: &config.source.hash,
             config_path: &config.source.path.to_string_lossy(),
             binary_path: &call.app.binary_path,

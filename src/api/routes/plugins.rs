@@ -18,6 +18,7 @@ use crate::call::{Answer, Call, bad_parameter, find_plugin, json_answer, json_te
 use crate::error::{ApiError, Code};
 use crate::gateway::{Gateway, Submission, Submitted};
 use crate::routes::jobs;
+use crate::views;
 
 #[derive(Serialize)]
 struct Brief<'a> {
@@ -27,6 +28,8 @@ struct Brief<'a> {
     description: Option<&'a str>,
     commands: Vec<&'a str>,
     runnable: bool,
+    /// False after a failed `init`; why is for those with a scope.
+    healthy: bool,
 }
 
 #[derive(Serialize)]
@@ -36,12 +39,14 @@ struct Briefs<'a> {
 
 /// API-26.
 pub(super) async fn list<G: Gateway>(call: Call<G>) -> Answer {
+    let failed = views::failed_inits(call.app.gateway.readers()).await;
     let plugins = call.generation.catalog.iter().map(|plugin| Brief {
         name: &plugin.name,
         version: &plugin.manifest.version,
         description: plugin.manifest.description.as_deref(),
         commands: plugin.manifest.commands.iter().map(|c| c.name.as_str()).collect(),
         runnable: plugin.is_runnable,
+        healthy: !failed.contains_key(&*plugin.name),
     });
     json_answer(StatusCode::OK, &Briefs { plugins: plugins.collect() })
 }
@@ -57,6 +62,11 @@ struct Full<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     uses: Option<&'a str>,
     runnable: bool,
+    /// False after a failed `init`.
+    healthy: bool,
+    /// Why, for those who see results.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unhealthy_reason: Option<&'a str>,
     commands: &'a [Command],
 }
 
@@ -64,6 +74,8 @@ struct Full<'a> {
 pub(super) async fn show<G: Gateway>(call: Call<G>) -> Answer {
     let plugin = find_plugin(&call.generation, call.param("plugin"))?;
     let manifest = &plugin.manifest;
+    let failed = views::failed_inits(call.app.gateway.readers()).await;
+    let failed = failed.get(&*plugin.name);
     let view = Full {
         name: &plugin.name,
         version: &manifest.version,
@@ -71,6 +83,8 @@ pub(super) async fn show<G: Gateway>(call: Call<G>) -> Answer {
         protocol: manifest.protocol,
         uses: (*plugin.name != *manifest.name).then_some(&manifest.name),
         runnable: plugin.is_runnable,
+        healthy: failed.is_none(),
+        unhealthy_reason: failed.filter(|_| call.caller.sees_results()).map(String::as_str),
         commands: &manifest.commands,
     };
     json_answer(StatusCode::OK, &view)

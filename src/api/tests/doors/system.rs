@@ -50,7 +50,7 @@ async fn the_catalog_shows_plugins_and_aliases() {
     assert_eq!(
         list["plugins"][1],
         json!({"name": "echo", "version": "0.1.0", "description": "A demonstration plugin",
-            "commands": ["poll", "handle", "facts"], "runnable": true})
+            "commands": ["poll", "handle", "facts"], "runnable": true, "healthy": true})
     );
     let parrot = door.get("/plugin/parrot").await.json();
     assert_eq!((&parrot["uses"], &parrot["protocol"]), (&json!("echo"), &json!(2)));
