@@ -191,6 +191,7 @@ pub async fn boot(options: BootOptions) -> Result<Running, BootError> {
     shared.flags.set_paused(paused);
     let _ = home.set(Arc::downgrade(&shared));
     announce::buried(&shared, &recorded.buried);
+    // The queue reads them from their rows.
     announce::inits(&shared, &snapshot.inits, recorded.inits);
     let root = Root::start(tree::tree(&shared, &numbers), shared.tree.clone())
         .await

@@ -75,6 +75,7 @@ async fn change(shared: &Arc<Shared>, prints: &mut Prints) -> Result<Reloaded, R
     }
     announce::buried(shared, &recorded.buried);
     announce::inits(shared, &snapshot.inits, recorded.inits);
+    shared.feed.push(recorded.ready);
     apply(shared).await;
     Ok(reloaded)
 }

@@ -42,7 +42,9 @@ impl CommitFeed {
         std::mem::take(&mut *self.shared.buffer.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    pub(crate) fn push(&self, ready: Vec<Candidate>) {
+    /// Adds rows that became ready. The writer does so after each commit; what became ready with a snapshot is added by
+    /// whoever puts its generation in force.
+    pub fn push(&self, ready: Vec<Candidate>) {
         if ready.is_empty() {
             return;
         }

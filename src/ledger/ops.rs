@@ -240,6 +240,8 @@ pub struct Recorded {
     pub buried: Vec<Buried>,
     /// What became of the inits, in their order; `None` when nothing has changed since the last one.
     pub inits: Vec<Option<Enqueued>>,
+    /// Rows that became ready and are not in the feed: nobody shall claim them before the generation is known.
+    pub ready: Vec<Candidate>,
 }
 
 /// A queued job that died because its plugin was removed or disabled.

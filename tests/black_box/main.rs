@@ -8,5 +8,7 @@ mod docs;
 mod gateway;
 mod jobs;
 mod misbehaving_plugins;
+mod reload;
+mod reload_storm;
 mod start_stop;
 mod tables;

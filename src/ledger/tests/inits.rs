@@ -34,8 +34,10 @@ fn owed(recorded: &Recorded) -> Vec<bool> {
 #[tokio::test]
 async fn an_init_is_owed_once_per_print_and_again_after_a_removal() {
     let bed = Bed::new().await;
-    assert_eq!(owed(&record(&bed, &[("a", "1"), ("b", "1")]).await), [true, true]);
-    assert_eq!(bed.feed.drain().candidates.len(), 2, "the queue hears of them");
+    let first = record(&bed, &[("a", "1"), ("b", "1")]).await;
+    assert_eq!(owed(&first), [true, true]);
+    assert_eq!(first.ready.len(), 2, "somebody must tell the queue of them");
+    assert!(bed.feed.drain().candidates.is_empty(), "but not before the generation is in force");
     assert_eq!(owed(&record(&bed, &[("a", "1"), ("b", "2")]).await), [false, true]);
     let bed = bed.reopen().await;
     assert_eq!(owed(&record(&bed, &[("a", "1"), ("b", "2")]).await), [false, false], "a start changes nothing");
@@ -52,8 +54,7 @@ async fn an_init_is_owed_once_per_print_and_again_after_a_removal() {
 async fn a_failed_init_is_remembered_until_one_succeeds() {
     let bed = Bed::new().await;
     let recorded = record(&bed, &[("a", "1"), ("b", "1"), ("c", "1")]).await;
-    let candidates: Vec<Candidate> = bed.feed.drain().candidates;
-    let claims = bed.claim(candidates[..2].to_vec()).await.claimed;
+    let claims = bed.claim(recorded.ready[..2].to_vec()).await.claimed;
     let outcome = failed(Cause::PluginError, bed.hands.now());
     let text = outcome.error.clone().expect("a text");
     bed.ledger.writer.finish(finish(claims[0].job.fence, outcome, Ending::Dead)).await.expect("finished");

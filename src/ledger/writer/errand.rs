@@ -85,8 +85,7 @@ impl Store {
         Ok(())
     }
 
-    /// Also answers the rows that became ready.
-    pub(super) fn record_snapshot(&mut self, snapshot: Snapshot) -> Result<(Recorded, Vec<Candidate>), WriteError> {
+    pub(super) fn record_snapshot(&mut self, snapshot: Snapshot) -> Result<Recorded, WriteError> {
         self.set_synchronous(true)?;
         let recorded = self.transaction(|conn, now| write_snapshot(Transaction::new(conn, now), &snapshot))?;
         self.in_force =
@@ -113,10 +112,7 @@ impl Store {
 const SET_MARK: &str = "INSERT INTO ledger_meta (name, value) VALUES (?1, ?2)
     ON CONFLICT (name) DO UPDATE SET value = excluded.value";
 
-fn write_snapshot(
-    mut transaction: Transaction<'_>,
-    snapshot: &Snapshot,
-) -> Result<(Recorded, Vec<Candidate>), rusqlite::Error> {
+fn write_snapshot(mut transaction: Transaction<'_>, snapshot: &Snapshot) -> Result<Recorded, rusqlite::Error> {
     let (conn, at) = (transaction.conn, &transaction.at);
     conn.execute(
         "INSERT INTO config_snapshots (config_hash, source_hash, source_path, source, reason, loaded_at,
@@ -159,7 +155,7 @@ fn write_snapshot(
         }
     }
     let inits = transaction.owe_inits(snapshot, &plugins, id)?;
-    Ok((Recorded { id, buried, inits }, transaction.ready))
+    Ok(Recorded { id, buried, inits, ready: transaction.ready })
 }
 
 fn delete_old(conn: &Connection, now: Timestamp, prune: &Prune) -> Result<Pruned, rusqlite::Error> {

@@ -300,13 +300,7 @@ impl Thread {
                 }
                 let _ = reply.send(recovered.map(|(recovered, _)| recovered));
             }
-            Errand::Snapshot(snapshot, reply) => {
-                let recorded = self.store.record_snapshot(*snapshot);
-                let _ = reply.send(recorded.map(|(recorded, ready)| {
-                    self.feed.push(ready);
-                    recorded
-                }));
-            }
+            Errand::Snapshot(snapshot, reply) => drop(reply.send(self.store.record_snapshot(*snapshot))),
             Errand::Prune(prune, reply) => drop(reply.send(self.store.prune(&prune))),
             Errand::Checkpoint(reply) => drop(reply.send(self.store.checkpoint())),
             Errand::Mark { name, value, reply } => drop(reply.send(self.store.mark(name, value))),
