@@ -104,6 +104,13 @@ pub(crate) fn inits(shared: &Shared, inits: &[Init], results: Vec<Option<Enqueue
 
 /// Queued jobs died with their plugins.
 pub(crate) fn buried(shared: &Shared, buried: &[Buried]) {
+    if !buried.is_empty() {
+        tracing::warn!(
+            component = "config",
+            jobs = buried.len(),
+            "queued jobs are dead: their plugins were removed or disabled"
+        );
+    }
     for Buried { plugin, command, transition } in buried {
         let job = Announced {
             job: transition.job,

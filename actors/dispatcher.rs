@@ -267,13 +267,7 @@ impl Dispatcher {
         })
     }
 
-    fn claim(
-        &mut self,
-        cx: &Cx<Self>,
-        generation: Arc<Generation>,
-        candidates: Vec<(Candidate, u32)>,
-        stands: bool,
-    ) {
+    fn claim(&mut self, cx: &Cx<Self>, generation: Arc<Generation>, candidates: Vec<(Candidate, u32)>, stands: bool) {
         self.last_claim += 1;
         let (claim, ends) = (self.last_claim, self.ends);
         let asked = candidates.iter().map(|(c, _)| c.clone()).collect();
@@ -319,7 +313,10 @@ impl Dispatcher {
         if asked.candidates.is_empty() {
             return;
         }
-        tracing::warn!(component = "dispatcher", "the ledger did not decide a claim; trying again at the next end or poll");
+        tracing::warn!(
+            component = "dispatcher",
+            "the ledger did not decide a claim; trying again at the next end or poll"
+        );
         self.is_full = true;
         let left = asked.candidates.iter();
         let refused: Vec<_> = left.map(|c| Refused { row: c.row, job: c.job, why: Refusal::Withdrawn }).collect();
