@@ -19,6 +19,10 @@ pub const RESERVED_PREFIXES: &[&str] = &["ductile.", "job."];
 /// The longest event type and dedupe key, in bytes.
 const LONGEST_NAME: usize = 512;
 
+/// The deepest answer that is taken. The ledger's JSON functions, the command line and most callers' parsers have limits
+/// of their own, and an answer that they can't read would be lost to the operator.
+const DEEPEST: usize = 100;
+
 /// Writes the request for one attempt: compact JSON without a line end.
 #[must_use]
 pub fn request(job: &ClaimedJob, plugin: &Plugin, deadline_at: Timestamp) -> Vec<u8> {
@@ -168,6 +172,9 @@ pub fn response(stdout: &[u8]) -> Result<Response, ProtocolError> {
     if !begin.starts_with('{') {
         return Err(fault("stdout does not begin with a JSON object; send logging and progress to stderr"));
     }
+    if is_too_deep(text) {
+        return Err(fault(format!("stdout is nested deeper than {DEEPEST} levels; answer with a flatter object")));
+    }
     let mut reader = serde_json::Deserializer::from_str(text);
     let fields = Fields::deserialize(&mut reader).map_err(|e| {
         let what = if e.is_eof() { "stdout ends inside the JSON object" } else { "stdout is not a JSON object" };
@@ -177,6 +184,27 @@ pub fn response(stdout: &[u8]) -> Result<Response, ProtocolError> {
         fault("stdout goes on behind the JSON object; print exactly one object, all else belongs on stderr")
     })?;
     check(fields)
+}
+
+/// Counts brackets outside of texts; what is no JSON is found by the reader.
+fn is_too_deep(text: &str) -> bool {
+    let (mut depth, mut in_text, mut is_escaped) = (0_usize, false, false);
+    for byte in text.bytes() {
+        match byte {
+            _ if is_escaped => is_escaped = false,
+            b'\\' => is_escaped = in_text,
+            b'"' => in_text = !in_text,
+            b'{' | b'[' if !in_text => {
+                depth += 1;
+                if depth > DEEPEST {
+                    return true;
+                }
+            }
+            b'}' | b']' if !in_text => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+    false
 }
 
 fn check(fields: Fields<'_>) -> Result<Response, ProtocolError> {

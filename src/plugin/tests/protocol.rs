@@ -228,3 +228,21 @@ fn the_stopwatch_is_capped_from_the_head() {
         assert_eq!((outcome.status, outcome.subs, warnings.len()), (AttemptStatus::Succeeded, None, 0));
     }
 }
+
+/// An answer that its readers could not parse is refused whole: 100 levels are taken, 101 are not, brackets in texts don't
+/// count.
+#[test]
+fn an_answer_that_is_too_deep_is_refused() {
+    let nested = |levels: usize| format!("{}{}", "[".repeat(levels), "]".repeat(levels));
+    // One level is the answer itself.
+    for (levels, cause) in [(99, None), (100, Some(Cause::Protocol)), (1_000_000, Some(Cause::Protocol))] {
+        for field in ["result", "novel", "logs"] {
+            let text = format!("{{\"status\":\"ok\",\"{field}\":{},\"result2\":\"\"}}", nested(levels));
+            let (outcome, _) = judged("poll", End::Exited(0), text.as_bytes());
+            assert_eq!(outcome.cause, cause, "{levels} in {field}: {:?}", outcome.error);
+        }
+    }
+    let text = json!({"status": "ok", "result": format!("\"{}\\", nested(500))}).to_string();
+    let (outcome, _) = judged("poll", End::Exited(0), text.as_bytes());
+    assert_eq!(outcome.cause, None, "{:?}", outcome.error);
+}
