@@ -7,6 +7,8 @@
 #   emit hello.said "{\"to\":$(quote "$name")}"
 #   answer "said hello to $name"         # or: refuse TEXT, fail TEXT, misconfigured TEXT; each of them exits
 #
+#   config_seconds wait 30s              # sets $setting from config.wait; a wrong value ends the plugin with exit 78
+#
 # Keys that hold anything but letters, digits and single `_` are not read; null reads as absent. `value` runs in a
 # substitution, which drops line ends behind the text.
 
@@ -138,6 +140,59 @@ value() {
       eval "printf '%s' \"\${$1-\$2}\""
       ;;
   esac
+}
+
+# The following set $setting from a key of the configuration: `config_text KEY [DEFAULT]` and so on. Without a default the
+# key is required. `${VAR}` always arrives as text, so "5" does where 5 does. Values are never repeated in messages, for they
+# may be secrets.
+
+# Text that says something.
+config_text() {
+  setting=$(value "config.$1"; printf .)
+  setting=${setting%.}
+  case $setting in
+    *[![:space:]]*) ;;
+    *)
+      [ $# -gt 1 ] && [ -z "$setting" ] || misconfigured "config.$1 is required"
+      setting=$2
+      ;;
+  esac
+}
+
+# A whole number.
+config_integer() {
+  config_text "$@"
+  case ${setting#-} in
+    '' | *[!0-9]*) misconfigured "config.$1 must be a whole number" ;;
+  esac
+}
+
+# `true` or `false`, from those words or yes, no, on, off, 1, 0.
+config_boolean() {
+  config_text "$@"
+  case $setting in
+    [Tt]rue | TRUE | [Yy]es | YES | [Oo]n | ON | 1) setting=true ;;
+    [Ff]alse | FALSE | [Nn]o | NO | [Oo]ff | OFF | 0) setting=false ;;
+    *) misconfigured "config.$1 must be true or false" ;;
+  esac
+}
+
+# Whole seconds, from a number or 30s, 5m, 2h, 1d.
+config_seconds() {
+  config_text "$@"
+  case $setting in
+    *s) PLUGIN_UNIT=1 setting=${setting%s} ;;
+    *m) PLUGIN_UNIT=60 setting=${setting%m} ;;
+    *h) PLUGIN_UNIT=3600 setting=${setting%h} ;;
+    *d) PLUGIN_UNIT=86400 setting=${setting%d} ;;
+    *) PLUGIN_UNIT=1 ;;
+  esac
+  case $setting in
+    '' | *[!0-9]* | ??????????*) misconfigured "config.$1 must be a time such as 30s, 5m or 2h" ;;
+  esac
+  # A leading zero would be read as octal.
+  while :; do case $setting in 0?*) setting=${setting#0} ;; *) break ;; esac; done
+  setting=$((setting * PLUGIN_UNIT))
 }
 
 # quote TEXT: prints it as a JSON string.

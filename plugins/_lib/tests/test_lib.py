@@ -145,6 +145,8 @@ case $(value command) in
        log warn "$(value payload.text)"; remember "$(value payload.map '{}')"; span p.x 5; span p.y 0 skip
        answer "$(value payload.text none)" ;;
   get) answer "$(value "$(value payload.path)" DEFAULT)" ;;
+  config) "config_$(value payload.kind)" k; answer "$setting" ;;
+  default) "config_$(value payload.kind)" k "$(value payload.default)"; answer "$setting" ;;
   refuse) refuse no ;;
   fail) fail later ;;
   mis) misconfigured "config is wrong" ;;
@@ -152,10 +154,12 @@ esac
 """
 
     def shells(self):
-        return [s for s in ("/bin/sh", "/bin/dash", "/bin/bash") if os.access(s, os.X_OK)]
+        found = {os.path.realpath(s): s for s in ("/bin/bash", "/bin/dash", "/bin/sh") if os.access(s, os.X_OK)}
+        return list(found.values())
 
-    def ask(self, shell, command, payload=None, raw=None):
-        asked = raw if raw is not None else json.dumps({"protocol": 2, "command": command, "payload": payload or {}})
+    def ask(self, shell, command, payload=None, raw=None, config=None):
+        request = {"protocol": 2, "command": command, "payload": payload or {}, "config": config or {}}
+        asked = raw if raw is not None else json.dumps(request)
         env = {"PATH": os.environ["PATH"], "LIB": LIB, "LANG": "C.UTF-8"}
         done = subprocess.run([shell, "-c", self.SCRIPT], input=asked.encode(), capture_output=True, env=env)
         return done.returncode, json.loads(done.stdout.decode("utf-8")), done.stderr
@@ -190,6 +194,29 @@ esac
                 with self.subTest(shell=shell, path=path):
                     _, answer, stderr = self.ask(shell, "get", {**payload, "path": path})
                     self.assertEqual((answer["result"], stderr), (found, b""))
+
+    def test_configuration_is_read_as_what_it_should_be_or_named(self):
+        secret = "s3cr3t-canary"
+        good = [("text", 7, "7"), ("text", " a\n", " a\n"), ("integer", "5", "5"), ("integer", -3, "-3"), ("boolean", "Yes", "true"),
+                ("boolean", False, "false"), ("boolean", 1, "true"), ("seconds", 30, "30"), ("seconds", "5m", "300"),
+                ("seconds", "2h", "7200"), ("seconds", "010s", "10"), ("seconds", "1d", "86400")]
+        bad = [("text", None), ("text", "  "), ("text", ""), ("integer", secret), ("integer", 1.5), ("integer", "-"), ("integer", "1-2"),
+               ("boolean", secret), ("boolean", 2), ("seconds", secret), ("seconds", "-3s"), ("seconds", "s"), ("seconds", "1e9")]
+        for shell in self.shells():
+            for kind, written, expected in good:
+                with self.subTest(shell=shell, kind=kind, written=written):
+                    code, answer, _ = self.ask(shell, "config", {"kind": kind}, config={"k": written})
+                    self.assertEqual((code, answer.get("result")), (0, expected))
+            for kind, written in bad:
+                with self.subTest(shell=shell, kind=kind, written=written):
+                    code, answer, stderr = self.ask(shell, "config", {"kind": kind}, config={"k": written})
+                    self.assertEqual((code, answer["retry"]), (78, False))
+                    self.assertIn("config.k", answer["error"])
+                    self.assertNotIn(secret, json.dumps(answer) + stderr.decode())
+            code, answer, _ = self.ask(shell, "default", {"kind": "seconds", "default": "5m"})
+            self.assertEqual((code, answer["result"]), (0, "300"))
+            code, answer, _ = self.ask(shell, "default", {"kind": "integer", "default": "5"}, config={"k": "x"})
+            self.assertEqual(code, 78)
 
     def test_the_ways_to_end(self):
         for shell in self.shells():

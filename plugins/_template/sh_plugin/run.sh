@@ -12,12 +12,10 @@ done
 # One JSON object arrives on stdin. What it holds is read with `value`, by its path.
 read_request
 
-# The operator's configuration. Exit 78 (misconfigured) says that no other attempt can help.
-greeting=$(value config.greeting Hello)
-case $greeting in
-  *[![:space:]]*) ;;
-  *) misconfigured "config.greeting is empty" ;;
-esac
+# The operator's configuration: a key, its default. Each `config_...` sets $setting; a wrong value ends the plugin with exit
+# 78, which says that no other attempt can help.
+config_text greeting Hello
+greeting=$setting
 
 greet() {
   # First what this step was given, then what the pipeline carried along (`baggage`), then a default.
