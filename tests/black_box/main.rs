@@ -1,10 +1,14 @@
 //! The gateway as its users meet it: the real binary, real processes, real signals, one file per feature.
 
 mod bad_input;
+mod cli;
+mod cli_authors;
+mod cli_everywhere;
 mod contract;
 mod contract_loading;
 mod crash;
 mod docs;
+mod file_system;
 mod gateway;
 mod jobs;
 mod misbehaving_plugins;
