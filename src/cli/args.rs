@@ -15,7 +15,7 @@ pub(crate) use api::Api;
 pub(crate) use config::{Config, ConfigCheck, ConfigGet, ConfigInit, ConfigShow};
 pub(crate) use job::{FlatLogs, Job, JobCancel, JobInspect, JobList, JobLogs, JobReplay, JobTree, JobWait, LogFilter};
 pub(crate) use plugin::{Plugin, PluginCheck, PluginFacts, PluginRun, PluginShow, PluginStopwatch, PluginTest};
-pub(crate) use system::{System, SystemDemo, SystemReload, SystemRestart, SystemStop, SystemTree};
+pub(crate) use system::{System, SystemDemo, SystemDoctor, SystemReload, SystemRestart, SystemStop, SystemTree};
 
 /// An automation gateway that AI agents operate and people audit.
 #[derive(Debug, Parser)]
@@ -103,7 +103,7 @@ pub(crate) struct DryRun {
 /// Nouns and flat aliases.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// The gateway itself: start, stop, reload, status, selfcheck, tree, pause, resume, demo
+    /// The gateway itself: start, stop, reload, status, doctor, selfcheck, tree, pause, resume, demo
     #[command(subcommand, arg_required_else_help = true, disable_help_subcommand = true)]
     System(System),
     /// Jobs: list, inspect, tree, logs, replay, cancel, wait

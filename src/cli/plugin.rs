@@ -16,6 +16,7 @@ use crate::instance::connect;
 use crate::job;
 use crate::report::{Report, Style};
 use crate::table::Table;
+pub(crate) use check::interpreter;
 pub(crate) use record::millis;
 
 /// Runs one action.

@@ -1,5 +1,6 @@
 //! `ductile system ...`: the gateway itself.
 
+mod doctor;
 mod migrate;
 mod reload;
 mod selfcheck;
@@ -27,6 +28,7 @@ pub(crate) fn run(action: System, global: &Global, report: &mut Report) -> Resul
         System::Stop(args) => block_on(stop::run(&args, global, report))?,
         System::Status => block_on(status::run(global, report))?,
         System::Selfcheck => block_on(selfcheck::run(global, report))?,
+        System::Doctor(args) => block_on(doctor::run(&args, global, report))?,
         System::Tree(args) => block_on(tree::run(&args, connect(global, report)?, report))?,
         System::Pause(dry) => block_on(set_dispatch(false, dry, global, report))?,
         System::Resume(dry) => block_on(set_dispatch(true, dry, global, report))?,

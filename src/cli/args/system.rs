@@ -25,6 +25,11 @@ pub(crate) enum System {
         after_help = "Examples:\n  ductile system selfcheck\n  ductile system selfcheck --json | jq -r '.[] | select(.status == \"fail\") | .id'\n\nWhile a gateway runs its database is left alone and the last three checks are skipped."
     )]
     Selfcheck,
+    /// What would keep a gateway from starting, and what ails the one that runs; exit 1 when something fails
+    #[command(
+        after_help = "Examples:\n  ductile system doctor\n  ductile system doctor --health      with the health command of every plugin\n  ductile system doctor --json | jq '.checks[] | select(.status != \"ok\")'"
+    )]
+    Doctor(SystemDoctor),
     /// The supervision tree: every actor, its state and its restarts
     #[command(
         after_help = "Examples:\n  ductile system tree\n  ductile system tree --watch       live; q quits\n  ductile system tree --json | jq '.root.children[].path'"
@@ -76,6 +81,14 @@ pub(crate) struct SystemTree {
     /// Plain text, also with --watch on a terminal: a new tree at each change
     #[arg(long, conflicts_with_all = ["json", "output"])]
     pub text: bool,
+}
+
+/// `ductile system doctor`
+#[derive(Debug, Args)]
+pub(crate) struct SystemDoctor {
+    /// Run the health command of every plugin that declares one, as jobs
+    #[arg(long)]
+    pub health: bool,
 }
 
 /// `ductile system reload`

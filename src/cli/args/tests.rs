@@ -27,6 +27,7 @@ fn documented_lines_are_understood() {
         "system pause --dry-run",
         "system resume",
         "system selfcheck --json",
+        "system doctor --health --json",
         "system reload --dry-run",
         "system reload --signal --json",
         "system restart root/policy_sup/router --dry-run",

@@ -75,8 +75,7 @@ fn show(job: &Value, report: &mut Report) {
         ("parent", "parent_job_id"),
         ("event", "source_event_id"),
         ("context", "event_context_id"),
-        ("enqueued under", "enqueued_config_snapshot_id"),
-        ("started under", "started_config_snapshot_id"),
+        ("snapshot", "started_config_snapshot_id"),
         ("dedupe key", "dedupe_key"),
         ("last error", "last_error"),
     ] {

@@ -88,7 +88,8 @@ fn undescribed(found: &Discovered) -> Option<Problem> {
 }
 
 /// What keeps the system from executing the file, which it says at a spawn only, and then in few words.
-fn interpreter(entrypoint: &Path, search: &std::ffi::OsStr) -> Option<Problem> {
+#[must_use]
+pub(crate) fn interpreter(entrypoint: &Path, search: &std::ffi::OsStr) -> Option<Problem> {
     let error = |message: String, hint: &str| {
         Some(Problem::error(CATEGORY, message).in_file(entrypoint).at(1, 1).hint(hint.to_owned()))
     };

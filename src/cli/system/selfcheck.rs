@@ -142,7 +142,10 @@ fn first_of(problems: &[ductile_domain::problem::Problem]) -> String {
 }
 
 /// C-101: a free lock is as good as one that its process holds.
-fn held_by(lock: Lock) -> Result<String, String> {
+///
+/// # Errors
+/// What its file says is not true.
+pub(super) fn held_by(lock: Lock) -> Result<String, String> {
     match lock {
         Lock::Free => Ok("free: no gateway runs".to_owned()),
         Lock::Held(Some(pid)) if Path::new(&format!("/proc/{pid}")).exists() => {

@@ -33,6 +33,8 @@ fn command_lines_end_with_their_documented_codes() {
         (&good, "version --json", 0),
         (&good, "system selfcheck", 0),
         (&bad, "system selfcheck", 1),
+        (&good, "system doctor --json", 0),
+        (&bad, "system doctor", 1),
         (&good, "--version", 0),
         (&good, "job --help", 0),
         (&good, "config check", 0),

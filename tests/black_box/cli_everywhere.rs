@@ -1,0 +1,143 @@
+//! What holds for every command, found by walking the help: reading ones print one JSON document, changing ones can be
+//! asked what they would do.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use crate::cli::said;
+use crate::gateway::Gateway;
+
+/// Commands that neither read nor change: they run a gateway in the foreground.
+const FOREGROUND: [&str; 2] = ["system start", "system demo"];
+
+/// A line for each command, without its flags for output. `{...}` is filled in.
+const SAMPLES: [(&str, &str); 39] = [
+    ("api", "/jobs"),
+    ("config check", ""),
+    ("config get", "service.name"),
+    ("config init", "--config {FRESH}"),
+    ("config show", ""),
+    ("init", "--config {FRESH}"),
+    ("inspect", "{JOB}"),
+    ("job cancel", "{JOB}"),
+    ("job inspect", "{JOB}"),
+    ("job list", "--all"),
+    ("job logs", ""),
+    ("job replay", "{JOB}"),
+    ("job tree", "{JOB}"),
+    ("job wait", "{JOB}"),
+    ("logs", "echo"),
+    ("plugin check", "{PLUGIN}"),
+    ("plugin facts", "echo"),
+    ("plugin list", ""),
+    ("plugin run", "echo"),
+    ("plugin show", "echo"),
+    ("plugin stopwatch", "echo"),
+    ("plugin test", "{PLUGIN}"),
+    ("plugins", ""),
+    ("queue", ""),
+    ("run", "echo"),
+    ("status", ""),
+    ("system doctor", ""),
+    ("system migrate", ""),
+    ("system pause", ""),
+    ("system reload", ""),
+    ("system restart", "root/policy_sup/router"),
+    ("system resume", ""),
+    ("system selfcheck", ""),
+    ("system status", ""),
+    ("system stop", ""),
+    ("system tree", ""),
+    ("version", ""),
+    ("system start", ""),
+    ("system demo", ""),
+];
+
+/// All commands without subcommands, each with its help.
+fn leaves(gateway: &Gateway) -> BTreeMap<String, String> {
+    let mut found = BTreeMap::new();
+    let mut waiting = vec![String::new()];
+    while let Some(path) = waiting.pop() {
+        let words: Vec<&str> = path.split_whitespace().chain(["--help"]).collect();
+        let (code, help, stderr) = said(&gateway.cli(&words));
+        assert_eq!(code, 0, "{path} --help: {stderr}");
+        let listed = help.split("\nCommands:\n").nth(1).map(|rest| rest.lines().take_while(|l| l.starts_with("  ")));
+        match listed {
+            None => drop(found.insert(path, help)),
+            Some(lines) => {
+                // Descriptions that go on in the next line are indented further.
+                let names = lines.filter(|l| !l.starts_with("   ")).filter_map(|l| l.split_whitespace().next());
+                waiting.extend(names.map(|name| format!("{path} {name}").trim().to_owned()));
+            }
+        }
+    }
+    found
+}
+
+fn files(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut found = BTreeMap::new();
+    for entry in fs::read_dir(dir).expect("listed").flatten() {
+        let path = entry.path();
+        let name = entry.file_name().to_string_lossy().into_owned();
+        // What the running gateway itself writes.
+        if path.is_dir() {
+            found.extend(files(&path));
+        } else if path.is_file() && !name.starts_with("ductile.db") && name != "gateway.log" {
+            found.insert(path.clone(), fs::read(&path).expect("read"));
+        }
+    }
+    found
+}
+
+/// What a command could have changed in the ledger.
+fn record(gateway: &Gateway) -> Vec<String> {
+    ["job_queue", "job_transitions", "job_log", "config_snapshots", "plugin_facts"]
+        .map(|table| gateway.sql_one(&format!("SELECT count(*) FROM {table}")))
+        .to_vec()
+}
+
+/// CLI-02, CLI-04, CLI-06: for every command that the help lists.
+#[test]
+fn every_command_reads_as_json_or_says_what_it_would_do() {
+    let gateway = Gateway::new().plugin("echo").start();
+    let job = gateway.enqueue("echo", "poll", "{}");
+    gateway.finished(&job);
+    let fresh = gateway.path("fresh").display().to_string();
+    let plugin = format!("{}/plugins/echo", env!("CARGO_MANIFEST_DIR"));
+    let samples: BTreeMap<&str, &str> = SAMPLES.into_iter().collect();
+    let leaves = leaves(&gateway);
+    let listed: Vec<&str> = leaves.keys().map(String::as_str).collect();
+    let known: Vec<&str> = samples.keys().copied().collect();
+    assert_eq!(listed, known, "each command that the help lists has a sample here");
+
+    let (before, recorded) = (files(gateway.dir.path()), record(&gateway));
+    let (mut read, mut changing) = (0, 0);
+    for (command, help) in &leaves {
+        if FOREGROUND.contains(&command.as_str()) {
+            continue;
+        }
+        let changes = help.contains("--dry-run");
+        let line =
+            samples[command.as_str()].replace("{JOB}", &job).replace("{FRESH}", &fresh).replace("{PLUGIN}", &plugin);
+        for form in [&["--json"][..], &["--output", "json"]] {
+            let mut words: Vec<&str> = command.split(' ').chain(line.split_whitespace()).collect();
+            words.extend(form);
+            words.extend(changes.then_some("--dry-run"));
+            let (code, stdout, stderr) = said(&gateway.cli(&words));
+            assert_eq!(code, 0, "{words:?}: {stdout}{stderr}");
+            let document: Value = serde_json::from_str(&stdout)
+                .unwrap_or_else(|e| panic!("{words:?} printed no JSON document ({e}): {stdout}"));
+            if changes {
+                assert_eq!(document["dry_run"], true, "{words:?}: {document}");
+            }
+        }
+        if changes { changing += 1 } else { read += 1 }
+    }
+    assert_eq!(record(&gateway), recorded, "no command has recorded anything");
+    assert_eq!(files(gateway.dir.path()), before, "no command has written anything");
+    assert!(gateway.get("/system/status")["paused"] == false);
+    assert!(read > 15 && changing > 8, "{read} reading and {changing} changing commands were found");
+}
