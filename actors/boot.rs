@@ -93,6 +93,31 @@ pub struct BootOptions {
     pub warnings: Vec<Problem>,
     /// The tree's numbers.
     pub numbers: Numbers,
+    /// Told of each configuration that a reload puts in force.
+    pub on_reload: OnReload,
+}
+
+/// What follows a reload outside of the tree, such as the log's level. Must not block.
+#[derive(Clone, Default)]
+pub struct OnReload(Option<Arc<dyn Fn(&Config) + Send + Sync>>);
+
+impl OnReload {
+    /// Calls `apply` with each new configuration.
+    pub fn new(apply: impl Fn(&Config) + Send + Sync + 'static) -> Self {
+        Self(Some(Arc::new(apply)))
+    }
+
+    pub(crate) fn call(&self, config: &Config) {
+        if let Some(apply) = &self.0 {
+            apply(config);
+        }
+    }
+}
+
+impl fmt::Debug for OnReload {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("OnReload").field(&self.0.is_some()).finish()
+    }
 }
 
 /// A gateway that runs.
@@ -114,7 +139,7 @@ pub fn control_socket(state_path: &Path) -> PathBuf {
 /// # Errors
 /// The first step that failed, with what it left undone.
 pub async fn boot(options: BootOptions) -> Result<Running, BootError> {
-    let BootOptions { config, warnings, numbers } = options;
+    let BootOptions { config, warnings, numbers, on_reload } = options;
     let started = Instant::now();
     let lock = Lock::acquire(&config.state.path.with_file_name("ductile.lock")).map_err(BootError::Lock)?;
     let boot = BootId::from(uuid::Uuid::new_v4());
@@ -185,6 +210,7 @@ pub async fn boot(options: BootOptions) -> Result<Running, BootError> {
         generations,
         reloads: tokio::sync::Mutex::new(prints),
         notifier: Notifier::from_env(),
+        on_reload,
         flags: Flags::default(),
         stop: watch::channel(None).0,
     });

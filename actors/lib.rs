@@ -27,7 +27,7 @@ mod shared;
 mod tree;
 mod waiters;
 
-pub use boot::{BootError, BootOptions, Running, Signals, boot, control_socket};
+pub use boot::{BootError, BootOptions, OnReload, Running, Signals, boot, control_socket};
 pub use handle::Handle;
 pub use run::run;
 pub use shared::Shared;

@@ -24,7 +24,7 @@ use crate::shared::{CALL_DEADLINE, Shared};
 use crate::{announce, dispatcher, http, scheduler};
 
 /// How long the commit is tried while the ledger is down or busy.
-const COMMIT_PATIENCE: Duration = Duration::from_secs(10);
+const COMMIT_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Reads the configuration again and puts it in force, or changes nothing.
 ///
@@ -174,7 +174,9 @@ async fn commit(shared: &Shared, snapshot: &Snapshot) -> Result<Recorded, Refusa
 /// each use (router, breaker, queue, the doors' routes) needs no word.
 async fn apply(shared: &Shared) {
     let addresses = &shared.addresses;
-    shared.runner.set_max_threads(shared.generation().config.service.max_workers as usize);
+    let generation = shared.generation();
+    shared.on_reload.call(&generation.config);
+    shared.runner.set_max_threads(generation.config.service.max_workers as usize);
     addresses.scheduler.wake(|| scheduler::Msg::Retime);
     // Claims that stand were asked for under the former generation: they are withdrawn and asked for again.
     addresses.dispatcher.wake(|| dispatcher::Msg::Recheck);

@@ -18,6 +18,7 @@ use ductile_plugin::Runner;
 use tokio::sync::watch;
 
 use crate::assembly::Prints;
+use crate::boot::OnReload;
 use crate::environments::Environments;
 use crate::generations::Generations;
 use crate::http::Listeners;
@@ -109,6 +110,7 @@ pub struct Shared {
     pub(crate) reloads: tokio::sync::Mutex<Prints>,
     /// The service manager, if there is one.
     pub(crate) notifier: Notifier,
+    pub(crate) on_reload: OnReload,
     pub(crate) flags: Flags,
     /// Names who asked for a graceful stop, once someone has.
     pub(crate) stop: watch::Sender<Option<String>>,

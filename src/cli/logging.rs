@@ -11,8 +11,10 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use ductile_domain::config::Service;
-use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::layer::{Layer, SubscriberExt as _};
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, Registry, fmt, reload};
 
 /// Lines that may wait.
 const BUFFERED: usize = 8_192;
@@ -21,21 +23,51 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// Sets up the log as the configuration says; `-v` and `DUCTILE_LOG` (a filter such as `debug` or `ductile_actors=trace`) win.
 /// Dropping the guard writes out what waits.
-pub(crate) fn start(service: &Service, verbose: bool) -> Guard {
+pub(crate) fn start(service: &Service, verbose: bool) -> (Guard, Settings) {
     let (lines, guard) = writer(io::stdout());
-    let level = if verbose { "debug" } else { &service.log_level };
+    let (format, set_format) = reload::Layer::new(formatter(&service.log_format, lines.clone()));
+    let (filter, set_filter) = reload::Layer::new(filter(&service.log_level, verbose));
+    // Only a second start in one process can fail, and then the first log goes on.
+    drop(tracing_subscriber::registry().with(format).with(filter).try_init());
+    (guard, Settings { lines, verbose, set_format, set_filter })
+}
+
+/// Writes one line per event.
+type Formatter = Box<dyn Layer<Registry> + Send + Sync>;
+
+fn formatter(format: &str, lines: Lines) -> Formatter {
+    let layer = fmt::layer().with_writer(lines).with_target(false);
+    if format == "text" {
+        layer.with_ansi(false).boxed()
+    } else {
+        layer.json().flatten_event(true).with_current_span(false).with_span_list(false).boxed()
+    }
+}
+
+fn filter(level: &str, verbose: bool) -> EnvFilter {
+    let level = if verbose { "debug" } else { level };
     let filter = std::env::var("DUCTILE_LOG").ok().filter(|f| !f.is_empty()).unwrap_or_else(|| level.to_owned());
     // Statements and connections of the database at debug level would drown everything else.
-    let filter = EnvFilter::builder().parse_lossy(format!("{filter},sqlx=warn,hyper=warn,ractor=off"));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(lines).with_target(false);
-    let installed = if service.log_format == "text" {
-        builder.with_ansi(false).try_init()
-    } else {
-        builder.json().flatten_event(true).with_current_span(false).with_span_list(false).try_init()
-    };
-    // Only a second start in one process can fail, and then the first log goes on.
-    drop(installed);
-    guard
+    EnvFilter::builder().parse_lossy(format!("{filter},sqlx=warn,hyper=warn,ractor=off"))
+}
+
+/// What a reload may change about the log.
+pub(crate) struct Settings {
+    lines: Lines,
+    verbose: bool,
+    set_format: reload::Handle<Formatter, Registry>,
+    set_filter: reload::Handle<EnvFilter, Formatted>,
+}
+
+type Formatted = tracing_subscriber::layer::Layered<reload::Layer<Formatter, Registry>, Registry>;
+
+impl Settings {
+    /// From now on the log is as the configuration says.
+    pub(crate) fn apply(&self, service: &Service) {
+        // Both fail only when the log was never installed.
+        let _ = self.set_format.reload(formatter(&service.log_format, self.lines.clone()));
+        let _ = self.set_filter.reload(filter(&service.log_level, self.verbose));
+    }
 }
 
 fn writer(out: impl Write + Send + 'static) -> (Lines, Guard) {

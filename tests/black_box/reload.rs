@@ -282,6 +282,19 @@ fn the_api_moves_and_no_connection_is_cut() {
     assert!(ask(new, "/healthz").is_some(), "and on again");
 }
 
+/// D-20: the log changes as well.
+#[test]
+fn the_log_changes_its_level_and_its_format() {
+    let gateway =
+        builder().script_with("say", SAY, &says("x")).service("  log_level: warn\n  log_format: json\n").start();
+    edit(&gateway, "log_level: warn\n  log_format: json", "log_level: info\n  log_format: text");
+    reloaded(&gateway);
+    let logs = gateway.until_some("it is told", |g| Some(g.logs()).filter(|l| l.contains("configuration reloaded")));
+    let line = logs.lines().find(|line| line.contains("configuration reloaded")).expect("it is there");
+    assert!(!line.starts_with('{') && line.contains("INFO"), "{line}");
+    assert!(!logs.contains("ductile running"), "before, only warnings were: {logs}");
+}
+
 /// SUP-11: reloads that are asked for at once are done one after another, and each is answered.
 #[test]
 fn reloads_wait_for_each_other() {

@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use ductile_actors::{BootOptions, Handle, Numbers, Running, Shared, boot};
+use ductile_actors::{BootOptions, Handle, Numbers, OnReload, Running, Shared, boot};
 use ductile_api::gateway::{Gateway as _, Refusal, Submission, Submitted};
 use ductile_domain::ids::JobId;
 use ductile_otp::{Backoff, Ctl, Intensity, Node, Phase};
@@ -79,7 +79,8 @@ impl Gateway {
         fs::write(&path, config).expect("the configuration");
         let loaded = ductile_config::load(&path, &|name| std::env::var(name).ok())
             .unwrap_or_else(|problems| panic!("the configuration loads: {problems:?}"));
-        let options = BootOptions { config: loaded.config, warnings: loaded.warnings, numbers };
+        let options =
+            BootOptions { config: loaded.config, warnings: loaded.warnings, numbers, on_reload: OnReload::default() };
         let running = boot(options).await.expect("the gateway starts");
         let handle = running.handle();
         let options =

@@ -4,4 +4,5 @@ mod caps;
 mod chaos;
 mod gateway;
 mod giving_up;
+mod reloads;
 mod restarts;

@@ -13,10 +13,11 @@ pub(crate) fn run(global: &Global) -> Result<i32, Error> {
     let path = ductile_config::locate(global.config.as_deref(), &env);
     let loaded = ductile_config::load(&path, &env).map_err(Error::Config)?;
     ductile_ledger::arm_failpoints();
-    let _log = logging::start(&loaded.config.service, global.verbose);
+    let (_log, settings) = logging::start(&loaded.config.service, global.verbose);
     Ok(ductile_actors::run(ductile_actors::BootOptions {
         config: loaded.config,
         warnings: loaded.warnings,
         numbers: ductile_actors::Numbers::default(),
+        on_reload: ductile_actors::OnReload::new(move |config| settings.apply(&config.service)),
     }))
 }

@@ -2,11 +2,11 @@
 
 mod support;
 
-use ductile_domain::job::{JobStatus, LEGAL_TRANSITIONS};
+use ductile_domain::job::{ClaimRequest, JobStatus, LEGAL_TRANSITIONS};
 use ductile_domain::outcome::Cause;
 use ductile_domain::plan::{NewFact, StateChange};
 use ductile_domain::retry::Ending;
-use ductile_ledger::{Enqueued, FactFilter, Finished, Snapshot, Verdict, WriteError};
+use ductile_ledger::{Enqueued, FactFilter, Finished, Refusal, Snapshot, Verdict, WriteError};
 use serde_json::value::RawValue;
 use sqlx::Row as _;
 use sqlx::sqlite::SqliteConnection;
@@ -334,6 +334,21 @@ async fn a_key_suppresses_what_succeeded_lately_and_on_request_what_is_in_flight
     assert_eq!(answer, Enqueued::Duplicate { job, status: JobStatus::Succeeded });
     bed.hands.advance(Duration::from_secs(3601));
     assert!(matches!(bed.enqueue(keyed("echo", "k")).await, Enqueued::Accepted { .. }), "the window has passed");
+    bed.ledger.close().await;
+}
+
+/// OPS-05: what begins after a generation came into force begins under it: older claims, standing ones too, are withdrawn.
+#[tokio::test]
+async fn a_claim_of_a_former_generation_is_granted_nothing() {
+    let bed = Bed::new().await;
+    let first = bed.ledger.writer.record_snapshot(snapshot(1, &["echo"])).await.expect("recorded").id;
+    let candidate = bed.queued("echo").await;
+    let under = |snapshot| ClaimRequest { snapshot: Some(snapshot), ..bed.request(vec![candidate.clone()]) };
+    let second = bed.ledger.writer.record_snapshot(snapshot(2, &["echo"])).await.expect("recorded").id;
+    let claims = bed.ledger.writer.claim(under(first)).await.expect("answered");
+    assert!(claims.claimed.is_empty(), "{claims:?}");
+    assert_eq!(claims.refused.iter().map(|r| r.why).collect::<Vec<_>>(), [Refusal::Withdrawn]);
+    assert_eq!(bed.ledger.writer.claim(under(second)).await.expect("answered").claimed.len(), 1);
     bed.ledger.close().await;
 }
 

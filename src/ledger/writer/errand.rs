@@ -88,8 +88,11 @@ impl Store {
     pub(super) fn record_snapshot(&mut self, snapshot: Snapshot) -> Result<Recorded, WriteError> {
         self.set_synchronous(true)?;
         let recorded = self.transaction(|conn, now| write_snapshot(Transaction::new(conn, now), &snapshot))?;
-        self.in_force =
-            Some(InForce { generation: snapshot.generation, plugins: snapshot.plugins.into_iter().collect() });
+        self.in_force = Some(InForce {
+            generation: snapshot.generation,
+            snapshot: recorded.id,
+            plugins: snapshot.plugins.into_iter().collect(),
+        });
         Ok(recorded)
     }
 

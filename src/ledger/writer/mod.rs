@@ -22,10 +22,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 
 use crate::error::{StartError, WriteError};
 use crate::open::OpenOptions;
-use crate::ops::{
-    Cancelled, Claims, Enqueued, Finish, Finished, Orphan, Prune, Pruned, Recorded, Recovered,
-    Snapshot,
-};
+use crate::ops::{Cancelled, Claims, Enqueued, Finish, Finished, Orphan, Prune, Pruned, Recorded, Recovered, Snapshot};
 
 /// The crash points of the writer, in the order of a batch; they exist with the feature `failpoints` only.
 #[must_use]
@@ -57,25 +54,9 @@ type Then<T> = Box<dyn FnOnce(Result<T, WriteError>) + Send>;
 /// An operation that shares its transaction with others.
 enum Op {
     Finish(Arc<Finish>, Then<Finished>),
-    GiveBack {
-        fence: Fence,
-        reason: String,
-        due: Option<Timestamp>,
-        then: Then<Finished>,
-    },
-    Cancel {
-        job: JobId,
-        why: String,
-        requested_by: String,
-        then: Then<Cancelled>,
-        _permit: OwnedSemaphorePermit,
-    },
-    Enqueue {
-        jobs: Vec<NewJob>,
-        generation: u64,
-        then: Then<Vec<Enqueued>>,
-        _permit: OwnedSemaphorePermit,
-    },
+    GiveBack { fence: Fence, reason: String, due: Option<Timestamp>, then: Then<Finished> },
+    Cancel { job: JobId, why: String, requested_by: String, then: Then<Cancelled>, _permit: OwnedSemaphorePermit },
+    Enqueue { jobs: Vec<NewJob>, generation: u64, then: Then<Vec<Enqueued>>, _permit: OwnedSemaphorePermit },
 }
 
 /// An operation that has the connection for itself.

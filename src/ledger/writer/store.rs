@@ -18,6 +18,7 @@ use crate::ops::{Finished, Verdict};
 /// The generation that the last snapshot put in force.
 pub(super) struct InForce {
     pub(super) generation: u64,
+    pub(super) snapshot: i64,
     pub(super) plugins: HashSet<String>,
 }
 
@@ -69,6 +70,12 @@ impl Store {
     /// A number that changes with every commit of another connection, and with none of this one.
     pub(super) fn version(&self) -> Result<i64, rusqlite::Error> {
         self.conn.prepare_cached("PRAGMA data_version")?.query_row([], |row| row.get(0))
+    }
+
+    /// A claim that was asked for under a former generation: its attempts would begin under what is no more in force.
+    pub(super) fn is_outdated(&self, snapshot: Option<i64>) -> bool {
+        let in_force = self.in_force.as_ref().map(|in_force| in_force.snapshot);
+        snapshot.zip(in_force).is_some_and(|(asked, now)| asked < now)
     }
 
     pub(super) fn now(&self) -> Timestamp {

@@ -172,13 +172,16 @@ impl Thread {
         let now = self.store.now();
         let (boot, snapshot) = (claim.request.boot, claim.request.snapshot);
         let max_running = claim.request.max_running;
+        let is_outdated = self.store.is_outdated(snapshot);
         let mut claims = Claims::default();
         let mut granted = Vec::new();
         claim.request.candidates.retain(|(candidate, cap)| {
-            if claim.stands && self.slots.len() >= max_running as usize {
+            if !is_outdated && claim.stands && self.slots.len() >= max_running as usize {
                 return true;
             }
-            let decided = if self.batch.touches(candidate.job) {
+            let decided = if is_outdated {
+                Err(Refusal::Withdrawn)
+            } else if self.batch.touches(candidate.job) {
                 // it is announced again when what waits about it is committed
                 Err(Refusal::Gone)
             } else {
