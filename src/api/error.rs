@@ -108,14 +108,7 @@ impl ApiError {
     /// A refusal: what is wrong, and the caller's next step.
     pub(crate) fn new(code: Code, message: impl Into<Cow<'static, str>>, hint: impl Into<Cow<'static, str>>) -> Self {
         let (message, hint) = (message.into(), hint.into());
-        Self(Box::new(Refused {
-            code,
-            message,
-            hint,
-            context: json!({}),
-            retry_after: None,
-            internal: None,
-        }))
+        Self(Box::new(Refused { code, message, hint, context: json!({}), retry_after: None, internal: None }))
     }
 
     /// What is wrong, as the caller reads it.

@@ -6,9 +6,11 @@ use std::time::Duration;
 
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
+use ductile_domain::catalog::Plugin;
+use ductile_domain::generation::Generation;
 use ductile_domain::ids::{EventId, JobId};
 use ductile_domain::job::JobStatus;
-use ductile_domain::manifest::Command;
+use ductile_domain::manifest::{Command, FactRule};
 use ductile_domain::time;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -27,6 +29,9 @@ struct Brief<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     description: Option<&'a str>,
     commands: Vec<&'a str>,
+    /// The base plugin of an alias.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    uses: Option<&'a str>,
     runnable: bool,
     /// False after a failed `init`; why is for those with a scope.
     healthy: bool,
@@ -45,6 +50,7 @@ pub(super) async fn list<G: Gateway>(call: Call<G>) -> Answer {
         version: &plugin.manifest.version,
         description: plugin.manifest.description.as_deref(),
         commands: plugin.manifest.commands.iter().map(|c| c.name.as_str()).collect(),
+        uses: base(plugin),
         runnable: plugin.is_runnable,
         healthy: !failed.contains_key(&*plugin.name),
     });
@@ -61,13 +67,28 @@ struct Full<'a> {
     /// The base plugin of an alias.
     #[serde(skip_serializing_if = "Option::is_none")]
     uses: Option<&'a str>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    aliases: Vec<&'a str>,
     runnable: bool,
     /// False after a failed `init`.
     healthy: bool,
     /// Why, for those who see results.
     #[serde(skip_serializing_if = "Option::is_none")]
     unhealthy_reason: Option<&'a str>,
+    /// Cap of its concurrent jobs.
+    parallelism: u32,
+    concurrency_safe: bool,
+    config_keys: ConfigKeys<'a>,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    fact_outputs: &'a [FactRule],
     commands: &'a [Command],
+}
+
+/// Keys of the operator's `config`; their values are shown by nobody.
+#[derive(Serialize)]
+struct ConfigKeys<'a> {
+    required: &'a [String],
+    optional: &'a [String],
 }
 
 /// API-27.
@@ -81,13 +102,28 @@ pub(super) async fn show<G: Gateway>(call: Call<G>) -> Answer {
         version: &manifest.version,
         description: manifest.description.as_deref(),
         protocol: manifest.protocol,
-        uses: (*plugin.name != *manifest.name).then_some(&manifest.name),
+        uses: base(plugin),
+        aliases: aliases(&call.generation, plugin),
         runnable: plugin.is_runnable,
         healthy: failed.is_none(),
         unhealthy_reason: failed.filter(|_| call.caller.sees_results()).map(String::as_str),
+        parallelism: plugin.parallelism,
+        concurrency_safe: manifest.concurrency_safe,
+        config_keys: ConfigKeys { required: &manifest.required_config, optional: &manifest.optional_config },
+        fact_outputs: &manifest.fact_outputs,
         commands: &manifest.commands,
     };
     json_answer(StatusCode::OK, &view)
+}
+
+/// The base plugin of an alias.
+fn base(plugin: &Plugin) -> Option<&str> {
+    (*plugin.name != *plugin.manifest.name).then_some(&plugin.manifest.name)
+}
+
+/// The aliases of a base plugin.
+fn aliases<'a>(generation: &'a Generation, plugin: &Plugin) -> Vec<&'a str> {
+    generation.catalog.iter().filter(|p| base(p) == Some(&*plugin.name)).map(|p| &*p.name).collect()
 }
 
 #[derive(Deserialize)]

@@ -13,7 +13,7 @@ use ductile_api::{Access, bind_control_socket, router, routes};
 use tempfile::TempDir;
 
 use crate::access::concrete;
-use crate::harness::{Fake, job};
+use crate::harness::{DEADLINE, Fake, job};
 
 /// Names the socket to the test that is run as another user.
 const SOCKET: &str = "DUCTILE_TEST_SOCKET";
@@ -38,6 +38,8 @@ async fn served() -> Served {
 
 fn ask(path: &Path, request: &str) -> std::io::Result<String> {
     let mut stream = UnixStream::connect(path)?;
+    // A stream that should have been refused would go on.
+    stream.set_read_timeout(Some(DEADLINE))?;
     stream.write_all(request.as_bytes())?;
     let mut text = String::new();
     stream.read_to_string(&mut text)?;

@@ -55,6 +55,11 @@ async fn the_catalog_shows_plugins_and_aliases() {
     let parrot = door.get("/plugin/parrot").await.json();
     assert_eq!((&parrot["uses"], &parrot["protocol"]), (&json!("echo"), &json!(2)));
     assert_eq!(parrot["commands"][0], json!({"name": "poll", "type": "read"}));
+    assert_eq!(list["plugins"][2]["uses"], "echo");
+    let echo = door.get("/plugin/echo").await.json();
+    assert_eq!((&echo["aliases"], echo.get("uses")), (&json!(["parrot"]), None));
+    assert_eq!((&echo["parallelism"], &echo["concurrency_safe"]), (&json!(4), &json!(true)));
+    assert_eq!(echo["config_keys"], json!({"required": [], "optional": []}));
     door.get("/plugin/nothing").await.refused(404, "unknown_plugin");
 }
 
