@@ -4,7 +4,6 @@ use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::net::UnixDatagram;
-use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
@@ -361,6 +360,27 @@ fn the_service_manager_is_told() {
         assert_eq!(told(&manager), "WATCHDOG=1\n");
     }
     gateway.stop();
+}
+
+/// OPS-26: systemd takes the unit of the documentation.
+#[test]
+fn the_unit_of_the_documentation_is_valid() {
+    let page = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/operations.md")).expect("the page");
+    let unit = page.split("```ini\n").nth(1).and_then(|rest| rest.split("```").next()).expect("a unit");
+    let program = env!("CARGO_BIN_EXE_ductile");
+    let installed = "/usr/local/bin/ductile";
+    assert!(unit.contains(installed), "{unit}");
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("ductile.service");
+    fs::write(&path, unit.replace(installed, program)).expect("the unit");
+    let verified = std::process::Command::new("systemd-analyze").args(["verify", "--man=no"]).arg(&path).output();
+    let Ok(verified) = verified else {
+        println!("skipped: systemd-analyze is not there: {verified:?}");
+        return;
+    };
+    let said = String::from_utf8_lossy(&verified.stderr);
+    let about_it: Vec<_> = said.lines().filter(|line| line.contains("ductile")).collect();
+    assert!(verified.status.success() && about_it.is_empty(), "{said}");
 }
 
 fn gateway_with_watchdog(socket: &std::path::Path) -> Gateway {

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -62,7 +62,7 @@ fn memory(gateway: &Gateway) -> u64 {
 }
 
 /// Submits until it is told to stop; answers the jobs that were accepted.
-fn submit(socket: &PathBuf, plugin: &str, is_over: &AtomicBool) -> Vec<String> {
+fn submit(socket: &Path, plugin: &str, is_over: &AtomicBool) -> Vec<String> {
     let mut accepted = Vec::new();
     let path = format!("/plugin/{plugin}/poll");
     while !is_over.load(Ordering::Acquire) && accepted.len() < MOST_JOBS {
