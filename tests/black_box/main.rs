@@ -8,6 +8,7 @@ mod contract;
 mod contract_loading;
 mod crash;
 mod docs;
+mod doors;
 mod file_system;
 mod gateway;
 mod jobs;
