@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use ductile_domain::catalog::{Catalog, Discovered, Plugin};
 use ductile_domain::config::{Config, PluginEntry};
+use ductile_domain::generation::Generation;
 use ductile_domain::ids::JobId;
 use ductile_domain::job::NewJob;
 use ductile_domain::problem::Problem;
@@ -86,7 +87,8 @@ pub(crate) fn snapshot(
     let inits = catalog.iter().filter(may_init);
     Snapshot {
         generation,
-        plugins: catalog.iter().filter(|p| p.is_runnable).map(|p| p.name.to_string()).collect(),
+        // Jobs of what the operator removed or disabled end. What can't be loaded is neither: its jobs wait.
+        plugins: config.plugins.keys().filter(|name| config.wants(name)).cloned().collect(),
         config_hash: config.source.hash.clone(),
         source_hash: config.source.hash.clone(),
         source_path: config.source.path.display().to_string(),
@@ -122,6 +124,15 @@ fn init(plugin: &Plugin, print: &Print, reason: &'static str) -> Init {
         snapshot: None,
     };
     Init { print: print.init.clone(), job }
+}
+
+/// What `system status` says of enabled entries whose plugin is not there; `None` when there are none.
+pub(crate) fn lacking(generation: &Generation) -> Option<String> {
+    let Generation { config, catalog, .. } = generation;
+    let lacking = config.plugins.keys().filter(|name| config.wants(name) && catalog.get(name).is_none());
+    let names = lacking.map(String::as_str).collect::<Vec<_>>().join(", ");
+    let text = "enabled, but could not be loaded; their queued jobs wait; `ductile config check` says why";
+    (!names.is_empty()).then(|| format!("plugins {names}: {text}"))
 }
 
 /// Logs every problem with its place.

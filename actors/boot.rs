@@ -215,6 +215,7 @@ pub async fn boot(options: BootOptions) -> Result<Running, BootError> {
         stop: watch::channel(None).0,
     });
     shared.flags.set_paused(paused);
+    shared.flags.tell_lacking(&shared.generation());
     let _ = home.set(Arc::downgrade(&shared));
     announce::buried(&shared, &recorded.buried);
     // The queue reads them from their rows.

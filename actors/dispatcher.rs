@@ -261,8 +261,13 @@ impl Dispatcher {
             if full.contains(plugin) {
                 return (0, 0);
             }
+            let found = generation.catalog.get(plugin);
+            // What the operator wants and what can't be loaded just now waits until it can.
+            if found.is_none() && generation.config.wants(plugin) {
+                return (0, 0);
+            }
             // A plugin that is gone is claimed too: its attempt ends the job with a reason that people can read.
-            let cap = generation.catalog.get(plugin).map_or(1, |p| p.parallelism);
+            let cap = found.map_or(1, |p| p.parallelism);
             ((cap as usize * times).saturating_sub(held.get(plugin).copied().unwrap_or(0)), cap)
         })
     }

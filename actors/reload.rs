@@ -107,12 +107,11 @@ async fn prepare(shared: &Shared, former: &Arc<Generation>) -> Result<Prepared, 
     Ok(Prepared { assembled, restart_required, door })
 }
 
-/// A start leaves out a plugin that it can't load and goes on. A reload does not: its queued jobs would die of somebody's
-/// slip. What the generation in force lacks already is no reason.
+/// A start leaves out a plugin that it can't load and goes on. A reload does not: its queued jobs would wait because
+/// of somebody's slip. What the generation in force lacks already is no reason.
 fn loses_a_plugin(config: &Config, former: &Generation, next: &Assembled) -> bool {
     let is_lacking = |config: &Config, generation: &ductile_domain::catalog::Catalog, name: &str| {
-        config.plugins.get(name).is_some_and(|entry| entry.enabled)
-            && !generation.get(name).is_some_and(|plugin| plugin.is_runnable)
+        config.wants(name) && !generation.get(name).is_some_and(|plugin| plugin.is_runnable)
     };
     next.config
         .plugins
@@ -175,6 +174,7 @@ async fn commit(shared: &Shared, snapshot: &Snapshot) -> Result<Recorded, Refusa
 async fn apply(shared: &Shared) {
     let addresses = &shared.addresses;
     let generation = shared.generation();
+    shared.flags.tell_lacking(&generation);
     shared.on_reload.call(&generation.config);
     shared.runner.set_max_threads(generation.config.service.max_workers as usize);
     addresses.scheduler.wake(|| scheduler::Msg::Retime);

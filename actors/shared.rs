@@ -17,7 +17,7 @@ use ductile_otp::{DynSupervisor, Slot, Tree};
 use ductile_plugin::Runner;
 use tokio::sync::watch;
 
-use crate::assembly::Prints;
+use crate::assembly::{self, Prints};
 use crate::boot::OnReload;
 use crate::environments::Environments;
 use crate::generations::Generations;
@@ -196,6 +196,14 @@ impl Flags {
 
     pub(crate) fn clear(&self, key: &'static str) {
         self.trouble.lock().unwrap_or_else(PoisonError::into_inner).retain(|(k, _)| *k != key);
+    }
+
+    /// Says which plugins of a generation are enabled and not there, or takes it back.
+    pub(crate) fn tell_lacking(&self, generation: &Generation) {
+        match assembly::lacking(generation) {
+            Some(reason) => self.degrade("plugins", reason),
+            None => self.clear("plugins"),
+        }
     }
 
     /// The troubles of the moment.

@@ -267,6 +267,10 @@ pub(crate) fn parse_job_id(text: &str, code: Code) -> Result<JobId, ApiError> {
 /// The plugin of that name, runnable or not.
 pub(crate) fn find_plugin<'a>(generation: &'a Generation, name: &str) -> Result<&'a Arc<Plugin>, ApiError> {
     generation.catalog.get(name).ok_or_else(|| {
+        if generation.config.wants(name) {
+            let text = format!("plugin {name:?} is configured, but could not be loaded");
+            return ApiError::new(Code::UnknownPlugin, text, "`ductile config check` says why");
+        }
         let known = generation.catalog.iter().map(|p| &*p.name);
         ApiError::new(
             Code::UnknownPlugin,

@@ -28,6 +28,14 @@ pub struct Config {
     pub source: Source,
 }
 
+impl Config {
+    /// True when an enabled entry has that name, whether or not its plugin could be loaded.
+    #[must_use]
+    pub fn wants(&self, plugin: &str) -> bool {
+        self.plugins.get(plugin).is_some_and(|entry| entry.enabled)
+    }
+}
+
 /// `service:`.
 #[derive(Debug, Clone)]
 pub struct Service {

@@ -102,6 +102,8 @@ fn every_plugin_that_was_found_is_run_listed_or_named_as_refused() {
     for name in ["needs", "spans", "open"] {
         let (status, body) = refusal(&gateway, name);
         assert_eq!((status, &body["code"]), (404, &json!("unknown_plugin")), "{name}: {body}");
+        let is_configured = name != "open";
+        assert_eq!(body["hint"].as_str().is_some_and(|h| h.contains("config check")), is_configured, "{body}");
     }
     let logs = gateway.logs();
     for (level, parts) in [
@@ -122,6 +124,30 @@ fn every_plugin_that_was_found_is_run_listed_or_named_as_refused() {
     let said = String::from_utf8_lossy(&check.stdout);
     assert!(said.contains("plugin \"stranger\" discovered but not referenced in config"), "{said}");
     assert!(said.contains("needs the config key \"url\" and is not loaded"), "{said}");
+}
+
+/// Promise 5: what was accepted for a plugin that can't be loaded after a start waits, visibly, until it can.
+#[test]
+fn jobs_of_a_plugin_that_cannot_be_loaded_wait_until_it_can() {
+    let mut gateway = Gateway::new().script("late", OK).script("fine", OK).start();
+    assert_eq!(gateway.request("POST", "/system/pause", None).status, 200);
+    let waiting = gateway.enqueue("late", "poll", "{}");
+    gateway.stop();
+    let manifest = gateway.path("plugins/late/manifest.yaml");
+    let sound = fs::read_to_string(&manifest).expect("the manifest");
+    fs::write(&manifest, sound.replace("protocol: 2", "protocol: 3")).expect("written");
+    gateway.start();
+    assert_eq!(gateway.request("POST", "/system/resume", None).status, 200);
+    let other = gateway.enqueue("fine", "poll", "{}");
+    assert_eq!(gateway.finished(&other)["status"], "succeeded", "it holds up nobody");
+    assert_eq!(gateway.job(&waiting)["status"], "queued");
+    let health = gateway.get("/healthz").to_string() + &gateway.get("/system/status").to_string();
+    assert!(health.contains("plugins late: enabled, but could not be loaded"), "{health}");
+    fs::write(&manifest, sound).expect("written");
+    let reloaded = gateway.request("POST", "/system/reload", None);
+    assert_eq!(reloaded.status, 200, "{}", reloaded.body);
+    assert_eq!(gateway.finished(&waiting)["result"]["result"], "ran");
+    assert_eq!(gateway.get("/healthz")["status"], "ok");
 }
 
 /// MAN-13, C-112: a missing key refuses the start in strict mode, and the refusal names it.
