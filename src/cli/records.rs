@@ -114,6 +114,7 @@ impl Records {
         if self.file.is_some() {
             return Ok(None);
         }
+        report.detail(format!("GET {path}"));
         match (self.client.get(path).await, &self.instance) {
             (Err(error), Some(instance)) if error.is_unreachable() => {
                 self.file = Some(Offline::instead(instance, &error, report)?);

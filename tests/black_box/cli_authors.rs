@@ -4,10 +4,12 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
 use crate::cli::said;
+use crate::gateway::PATIENCE;
 
 const REPOSITORY: &str = env!("CARGO_MANIFEST_DIR");
 
@@ -196,5 +198,36 @@ fn each_fault_is_judged_as_the_gateway_judges_it() {
         let (code, document) = on("test", &dir, &["--command", "poll", "--timeout", "1s"]);
         let trial = &document["trials"][0];
         assert_eq!((code, &trial["cause"], &trial["retry"]), (1, &json!(cause), &json!(retry)), "{fault}: {document}");
+    }
+}
+
+/// A trial that is interrupted leaves no process behind, although the plugin has a group of its own.
+#[test]
+fn an_interrupted_trial_ends_its_plugin() {
+    let mine = Mine::new(MANIFEST, "#!/bin/sh\necho $$ > \"$HOME/pid\"\nsleep 600 &\nwait\n");
+    let home = mine.0.path();
+    let mut trial = Command::new(env!("CARGO_BIN_EXE_ductile"))
+        .args(["plugin", "test", mine.dir().to_str().expect("text"), "-c", "poll"])
+        .env("HOME", home)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("the binary runs");
+    let pid = until_some("the plugin runs", || fs::read_to_string(home.join("pid")).ok()?.trim().parse::<i32>().ok());
+    let process = nix::unistd::Pid::from_raw(i32::try_from(trial.id()).expect("a pid"));
+    nix::sys::signal::kill(process, nix::sys::signal::Signal::SIGINT).expect("our own child");
+    assert_eq!(trial.wait().expect("a child of ours").code(), Some(1));
+    until_some("the plugin is gone", || (!Path::new(&format!("/proc/{pid}")).exists()).then_some(()));
+}
+
+fn until_some<T>(what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(found) = probe() {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "waited in vain until {what}");
+        std::thread::sleep(Duration::from_millis(10));
     }
 }

@@ -3,6 +3,7 @@
 mod bad_input;
 mod cli;
 mod cli_authors;
+mod cli_doctor;
 mod cli_everywhere;
 mod contract;
 mod contract_loading;

@@ -103,6 +103,11 @@ fn print(status: &Value, report: &mut Report) {
         "plugins",
         &format!("{} loaded, {} with an open circuit", text("plugins_loaded"), text("plugins_circuit_open")),
     );
+    let unhealthy: Vec<&str> =
+        status["unhealthy_plugins"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    if !unhealthy.is_empty() {
+        report.field_styled("unhealthy", &format!("{} (their init failed)", unhealthy.join(" ")), Style::Yellow);
+    }
     report.field("generation", &format!("{} (config {})", text("generation"), short(&text("config_hash"))));
     report.field("boot", &text("boot_id"));
     report.field("version", &text("version"));

@@ -1,6 +1,6 @@
 //! What ails a gateway that runs, as it says itself.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ductile_domain::time;
 use serde_json::{Value, json};
@@ -15,6 +15,8 @@ use crate::tree_view::span;
 const LONG_WAIT: Duration = Duration::from_secs(10 * 60);
 /// What a plugin's `health` gets, beside the time in the queue.
 const HEALTH: Duration = Duration::from_secs(15);
+/// How often a job of it is looked at: an attempt that failed and waits for its retry is answer enough.
+const LOOK: Duration = Duration::from_millis(200);
 
 /// Asks the gateway; that none runs is no fault.
 pub(super) async fn look(client: &Client, on_disk: Option<&str>, runs_health: bool) -> Vec<Finding> {
@@ -152,9 +154,8 @@ async fn health(client: &Client) -> Vec<Finding> {
         if let Some(name) = plugin["name"].as_str().filter(|_| declares && plugin["runnable"] != false) {
             let (client, name) = (client.clone(), name.to_owned());
             runs.spawn(async move {
-                health_of(&client, &name)
-                    .await
-                    .map_or_else(|error| (name.clone(), Some(error)), |trouble| (name.clone(), trouble))
+                let trouble = health_of(&client, &name).await.unwrap_or_else(|error| Some(error.to_string()));
+                (name, trouble)
             });
         }
     }
@@ -173,22 +174,27 @@ async fn health(client: &Client) -> Vec<Finding> {
     all.into_iter().map(finding).collect()
 }
 
-/// What is wrong with the plugin, by its own word.
-async fn health_of(client: &Client, name: &str) -> Result<Option<String>, String> {
-    let path = format!("/plugin/{}/health?wait={}s", encode(name), HEALTH.as_secs());
-    let job = client.post(&path, Some(&json!({}))).await.map_err(|error| error.to_string())?;
-    let status = job["status"].as_str().unwrap_or("?");
-    if status == "succeeded" {
-        return Ok(None);
+/// What is wrong with the plugin, by its own word: that of its first attempt.
+async fn health_of(client: &Client, name: &str) -> Result<Option<String>, Error> {
+    let accepted = client.post(&format!("/plugin/{}/health", encode(name)), Some(&json!({}))).await?;
+    let id = accepted["job_id"].as_str().ok_or_else(|| Error::Answer(format!("no job id in {accepted}")))?;
+    let deadline = Instant::now() + HEALTH;
+    loop {
+        let job = client.get_waiting(&format!("/job/{id}?wait={}ms", LOOK.as_millis()), LOOK).await?;
+        let error = job["last_error"].as_str().map(str::to_owned);
+        match job["status"].as_str().unwrap_or("?") {
+            "succeeded" => return Ok(None),
+            status @ ("queued" | "running") => {
+                if error.is_none() && Instant::now() < deadline {
+                    continue;
+                }
+                // It may have ended meanwhile; then there is nothing to cancel.
+                let _ = client.post(&format!("/job/{id}/cancel?why=doctor"), None).await;
+                return Ok(Some(error.unwrap_or_else(|| format!("{status} after {} s", HEALTH.as_secs()))));
+            }
+            status => return Ok(Some(error.unwrap_or_else(|| status.to_owned()))),
+        }
     }
-    if let (Some(id), "queued" | "running") = (job["job_id"].as_str(), status) {
-        // It may have ended meanwhile; then there is nothing to cancel.
-        let _ = client.post(&format!("/job/{id}/cancel?why=doctor"), None).await;
-    }
-    let error = job["last_error"]
-        .as_str()
-        .map_or_else(|| format!("it is {status} after {} s", HEALTH.as_secs()), str::to_owned);
-    Ok(Some(error))
 }
 
 #[cfg(test)]
