@@ -12,7 +12,7 @@ use crate::views;
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-/// API-02: where people and agents begin. What is not served yet (skills, OpenAPI, the AI plugin file) is not named.
+/// API-02: where people and agents begin.
 pub(super) async fn index<G: Gateway>(call: Call<G>) -> Answer {
     let health = call.app.gateway.health().await;
     json_answer(
@@ -21,7 +21,13 @@ pub(super) async fn index<G: Gateway>(call: Call<G>) -> Answer {
             "name": "Ductile Gateway",
             "description": "Lightweight, open-source integration engine for the agentic era.",
             "uptime_seconds": health.uptime_seconds,
-            "discovery": { "health": "/healthz", "plugins": "/plugins" },
+            "discovery": {
+                "health": "/healthz",
+                "skills": "/skills",
+                "plugins": "/plugins",
+                "openapi": "/openapi.json",
+                "ai_plugin": "/.well-known/ai-plugin.json",
+            },
         }),
     )
 }

@@ -2,6 +2,7 @@
 
 mod actors;
 mod config;
+mod discovery;
 mod events;
 mod figures;
 mod filters;
@@ -84,6 +85,10 @@ table! {
     GET "/healthz" Public gateway::health, "Health, for monitors.";
     GET "/health" Public gateway::health, "The same as /healthz.";
     GET "/plugins" Public plugins::list, "All plugins, briefly.";
+    GET "/skills" Public discovery::skills, "What can be invoked.";
+    GET "/openapi.json" Public discovery::openapi, "The OpenAPI document of the gateway and all plugins.";
+    GET "/.well-known/ai-plugin.json" Public discovery::ai_plugin, "Where agents begin.";
+    GET "/plugin/{plugin}/openapi.json" Public discovery::openapi_of_plugin, "The OpenAPI document of one plugin.";
     GET "/plugin/{plugin}" Plugin plugins::show, "What one plugin declares.";
     POST "/plugin/{plugin}/{command}" Invoke plugins::invoke, "Enqueue one job; `?wait=30s` waits for its end.";
     GET "/plugin/{plugin}/facts" Facts figures::facts, "The facts that a plugin left, newest first.";

@@ -171,7 +171,17 @@ async fn every_route_is_public_or_asks_for_a_token() {
 #[test]
 fn the_public_list_is_short_and_known() {
     let public: Vec<_> = routes().iter().filter(|r| r.access == Access::Public).map(|r| (r.method, r.path)).collect();
-    assert_eq!(public, [("GET", "/"), ("GET", "/healthz"), ("GET", "/health"), ("GET", "/plugins")]);
+    let known = [
+        "/",
+        "/healthz",
+        "/health",
+        "/plugins",
+        "/skills",
+        "/openapi.json",
+        "/.well-known/ai-plugin.json",
+        "/plugin/{plugin}/openapi.json",
+    ];
+    assert_eq!(public, known.map(|path| ("GET", path)));
 }
 
 #[test]

@@ -24,7 +24,7 @@ use ductile_domain::scope::Grants;
 use ductile_domain::tree::TreeNode;
 use ductile_ledger::{Clock, Ledger, OpenOptions, Readers};
 use http_body_util::BodyExt;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use tempfile::TempDir;
 use tokio::sync::watch;
 use tokio::time::timeout;
@@ -283,7 +283,11 @@ fn discovered(name: &str) -> Discovered {
         description: Some("A demonstration plugin".to_owned()),
         commands: vec![
             Command::new("poll", CommandType::Read),
-            Command::new("handle", CommandType::Write),
+            Command {
+                description: Some("Takes an event".to_owned()),
+                input_schema: Some(json!({ "type": "object", "properties": { "message": { "type": "string" } } })),
+                ..Command::new("handle", CommandType::Write)
+            },
             Command::new("facts", CommandType::Read),
         ],
         required_config: Vec::new(),

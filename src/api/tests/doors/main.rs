@@ -2,6 +2,7 @@
 
 mod access;
 mod connections;
+mod discovery;
 mod figures;
 mod harness;
 mod history;

@@ -9,7 +9,7 @@ use ductile_api::gateway::{Cancelled, Refusal};
 use ductile_domain::job::JobStatus;
 use ductile_domain::problem::Problem;
 
-/// API-02 (as far as what it names is served), API-24, API-25: the fields, without a token.
+/// API-02, API-24, API-25: the fields, without a token.
 #[tokio::test]
 async fn anyone_may_ask_how_the_gateway_is() {
     let door = Door::new().await;
@@ -17,6 +17,8 @@ async fn anyone_may_ask_how_the_gateway_is() {
     let index = ask("/").await.json();
     assert_eq!(index["name"], "Ductile Gateway");
     assert_eq!(index["uptime_seconds"], 7);
+    let named: Vec<_> = index["discovery"].as_object().expect("an object").keys().cloned().collect();
+    assert_eq!(named, ["ai_plugin", "health", "openapi", "plugins", "skills"]);
     for (name, path) in index["discovery"].as_object().expect("an object") {
         assert_eq!(ask(path.as_str().expect("a path")).await.status, StatusCode::OK, "{name} is named and not served");
     }
