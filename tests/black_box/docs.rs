@@ -132,6 +132,32 @@ fn the_table_of_error_codes_is_the_doors() {
 }
 
 #[test]
+fn the_table_of_routes_is_the_doors() {
+    use ductile_api::Access;
+    let page = read("docs/api.md");
+    let told: Vec<&str> = section(&page, "## Routes").lines().filter(|line| line.starts_with("| `")).collect();
+    let served: Vec<String> = ductile_api::routes()
+        .iter()
+        .map(|route| {
+            let scope = match route.access {
+                Access::Public => "none",
+                Access::Invoke => "`plugin:invoke:ro` to read, `plugin:rw` to write",
+                Access::Plugin => "`plugin:catalog:ro`",
+                Access::Facts => "`plugin:ro`",
+                Access::Jobs => "`jobs:status:ro`",
+                Access::JobTree => "`jobs:tree:ro`",
+                Access::JobLogs => "`jobs:logs:ro`",
+                Access::JobsWrite => "`jobs:rw`",
+                Access::Events => "`events:meta:ro`",
+                Access::Admin => "`*`",
+            };
+            format!("| `{} {}` | {scope} | {} |", route.method, route.path, route.summary)
+        })
+        .collect();
+    assert_eq!(told, served);
+}
+
+#[test]
 fn the_table_of_exit_codes_is_the_helps() {
     let help = Command::new(env!("CARGO_BIN_EXE_ductile")).arg("--help").output().expect("the binary runs");
     let help = String::from_utf8(help.stdout).expect("text");
