@@ -194,13 +194,17 @@ fn tell(shared: &Shared, reloaded: &Reloaded, requested_by: &str) {
         requested_by,
         generation,
         config_snapshot_id,
-        ?added,
-        ?changed,
-        ?removed,
+        added = added.join(" "),
+        changed = changed.join(" "),
+        removed = removed.join(" "),
         "configuration reloaded"
     );
     if !restart_required.is_empty() {
-        tracing::warn!(component = "config", keys = ?restart_required, "changed on disk and needs a restart to take effect");
+        tracing::warn!(
+            component = "config",
+            keys = restart_required.join(" "),
+            "changed on disk and needs a restart to take effect"
+        );
     }
     let fields = Map::from_iter([
         ("generation".to_owned(), Value::from(*generation)),

@@ -125,6 +125,22 @@ fn a_bad_configuration_changes_nothing() {
     assert!(body.to_string().contains("plugins.say"), "{body}");
 }
 
+/// CLI-09, D-20, OPS-25: edit, check, reload, by the command line; a bad file gets 78 and its places.
+#[test]
+fn the_command_line_reloads_and_says_what_is_wrong() {
+    let gateway = builder().script_with("say", SAY, &says("old")).start();
+    edit(&gateway, "word: old", "word: new");
+    assert!(gateway.cli(&["config", "check"]).status.success());
+    assert_eq!(gateway.cli_json(&["system", "reload", "--json"])["changed"], json!(["plugins.say"]));
+    let job = gateway.enqueue("say", "poll", "{}");
+    assert_eq!(result(&gateway, &job), "new");
+    edit(&gateway, "tick_interval: 1s", "tick_interval: soon");
+    let refused = gateway.cli(&["system", "reload"]);
+    let text = format!("{}{}", String::from_utf8_lossy(&refused.stdout), String::from_utf8_lossy(&refused.stderr));
+    assert_eq!(refused.status.code(), Some(78), "{text}");
+    assert!(text.contains("config.yaml:") && text.contains("service.tick_interval"), "{text}");
+}
+
 /// OPS-04: SIGHUP reloads.
 #[test]
 fn a_hangup_reloads() {

@@ -6,7 +6,7 @@ use std::fs;
 use std::io::{Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::gateway::{Gateway, PATIENCE, Response};
@@ -15,7 +15,9 @@ const RELOADS: usize = 200;
 /// After these reloads the gateway is killed and started again.
 const KILLS: [usize; 4] = [30, 61, 92, 120];
 /// Jobs that a submitter gets accepted at most.
-const MOST_JOBS: usize = 600;
+const MOST_JOBS: usize = 2_000;
+/// Jobs that are accepted between two reloads at least, so that there is a load all the time.
+const JOBS_PER_RELOAD: usize = 5;
 /// What a gateway may grow by in eighty reloads, in KiB; one configuration held for ever would cost some 100 each.
 const MOST_GROWTH: u64 = 6 * 1024;
 
@@ -61,21 +63,22 @@ fn memory(gateway: &Gateway) -> u64 {
     line.trim().trim_end_matches(" kB").parse().expect("a number")
 }
 
-/// Submits until it is told to stop; answers the jobs that were accepted.
-fn submit(socket: &Path, plugin: &str, is_over: &AtomicBool) -> Vec<String> {
+/// Submits until it is told to stop, waiting for each end or for none; answers the jobs that were accepted.
+fn submit(socket: &Path, target: &str, is_over: &AtomicBool, count: &AtomicUsize) -> Vec<String> {
     let mut accepted = Vec::new();
-    let path = format!("/plugin/{plugin}/poll");
+    let path = format!("/plugin/{target}");
     while !is_over.load(Ordering::Acquire) && accepted.len() < MOST_JOBS {
         match ask(socket, "POST", &path) {
-            Some(response) if response.status == 202 => {
+            Some(response) if matches!(response.status, 200 | 202) => {
+                count.fetch_add(1, Ordering::AcqRel);
                 accepted.push(response.json()["job_id"].as_str().expect("an id").to_owned());
             }
             // Removed for now, or the gateway is dead for now.
             Some(response) if matches!(response.status, 404 | 503) => {}
-            Some(response) => panic!("{plugin}: {} {}", response.status, response.body),
+            Some(response) => panic!("{target}: {} {}", response.status, response.body),
             None => {}
         }
-        // A pause, not a wait: the load shall last as long as the reloads.
+        // A pause, not a wait: the load shall not be all that the machine does.
         std::thread::sleep(Duration::from_millis(4));
     }
     accepted
@@ -88,13 +91,14 @@ fn two_hundred_reloads_and_four_deaths_lose_nothing() {
     write_config(&gateway, 0);
     gateway.start();
     let socket = gateway.path("ductile.sock");
-    let is_over = AtomicBool::new(false);
+    let (is_over, count) = (AtomicBool::new(false), AtomicUsize::new(0));
     let mut growth = None;
     let mut slowest = Duration::ZERO;
     let accepted = std::thread::scope(|scope| {
-        let submitters = ["pair", "extra", "pair"].map(|plugin| {
-            let (socket, is_over) = (&socket, &is_over);
-            (plugin, scope.spawn(move || submit(socket, plugin, is_over)))
+        let targets = [("pair", "pair/poll"), ("extra", "extra/poll"), ("pair", "pair/poll?wait=20s")];
+        let submitters = targets.map(|(plugin, target)| {
+            let (socket, is_over, count) = (&socket, &is_over, &count);
+            (plugin, scope.spawn(move || submit(socket, target, is_over, count)))
         });
         let _over = Over(&is_over);
         for n in 1..=RELOADS {
@@ -107,6 +111,8 @@ fn two_hundred_reloads_and_four_deaths_lose_nothing() {
                 gateway.kill_nine();
                 gateway.start();
             }
+            let enough = n * JOBS_PER_RELOAD;
+            gateway.until("more jobs are accepted", |_| (count.load(Ordering::Acquire) >= enough).then_some(()));
             if n == KILLS[3] + 20 {
                 growth = Some(memory(&gateway));
             }
