@@ -1,7 +1,7 @@
 //! Jobs and their history, in the API's shapes: from the gateway, or from the database's file when none answers.
 
 use ductile_domain::ids::JobId;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::args::{Global, JobLogs, LogFilter};
 use crate::client::{Client, query};
@@ -9,6 +9,9 @@ use crate::error::Error;
 use crate::instance::{Instance, connect};
 use crate::offline::Offline;
 use crate::report::Report;
+
+/// What the API gives at once.
+const LARGEST_PAGE: u32 = 200;
 
 /// Where answers come from. Once the gateway was found missing, the rest of the command reads the file.
 #[derive(Debug)]
@@ -42,12 +45,26 @@ impl Records {
         limit: u32,
         report: &Report,
     ) -> Result<Value, Error> {
-        let most = limit.to_string();
-        let path = format!("/jobs{}", query(&[("status", status), ("plugin", plugin), ("limit", Some(&most))]));
-        match self.live(&path, report).await? {
-            Some(page) => Ok(page),
-            None => self.file()?.jobs(status, plugin, limit).await,
+        let mut whole: Option<Value> = None;
+        let mut before: Option<String> = None;
+        let mut left = limit;
+        while left > 0 {
+            let most = left.min(LARGEST_PAGE).to_string();
+            let asked =
+                [("status", status), ("plugin", plugin), ("limit", Some(&*most)), ("before", before.as_deref())];
+            let Some(mut page) = self.live(&format!("/jobs{}", query(&asked)), report).await? else {
+                return self.file()?.jobs(status, plugin, limit).await;
+            };
+            let jobs = page["jobs"].as_array_mut().map(std::mem::take).unwrap_or_default();
+            left = left.saturating_sub(u32::try_from(jobs.len()).unwrap_or(left));
+            before = page["next"].as_str().filter(|_| !jobs.is_empty()).map(str::to_owned);
+            let whole = whole.get_or_insert_with(|| json!({"jobs": [], "total": page["total"]}));
+            whole["jobs"].as_array_mut().expect("made above").extend(jobs);
+            if before.is_none() {
+                break;
+            }
         }
+        Ok(whole.unwrap_or_default())
     }
 
     /// The job and its descendants, root first.

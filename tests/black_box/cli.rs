@@ -263,3 +263,105 @@ fn an_initialised_directory_runs() {
     let read = gateway.cli(&["config", "get", "plugin:echo.enabled", "--config", dir]);
     assert_eq!(said(&read).1, "true\n");
 }
+
+/// OPS-14: after a crash the write-ahead log is read and left to the next start, like the file.
+#[test]
+fn a_selfcheck_after_a_crash_leaves_the_log_to_the_next_start() {
+    let mut gateway = Gateway::new().plugin("echo").start();
+    let id = gateway.enqueue("echo", "poll", "{}");
+    gateway.finished(&id);
+    gateway.kill_nine();
+    let read = |name: &str| fs::read(gateway.path(name)).expect("read");
+    let before = [read("ductile.db"), read("ductile.db-wal")];
+    assert!(!before[1].is_empty(), "the log holds what was not copied back");
+    let (code, found) = checks(&gateway.cli(&["system", "selfcheck", "--json"]));
+    assert_eq!((code, failed(&found)), (0, vec![]), "{found:?}");
+    assert!([read("ductile.db"), read("ductile.db-wal")] == before);
+    gateway.start();
+    assert_eq!(gateway.job(&id)["status"], "succeeded");
+}
+
+/// CLI-29: a list longer than a page of the API is put together from pages.
+#[test]
+fn a_long_list_is_whole() {
+    let gateway = Gateway::new().plugin("echo").start();
+    assert_eq!(said(&gateway.cli(&["system", "pause"])).0, 0);
+    for _ in 0..205 {
+        gateway.enqueue("echo", "poll", "{}");
+    }
+    for (limit, count) in [("3", 3), ("201", 201), ("1000", 205)] {
+        let page = gateway.cli_json(&["job", "list", "--limit", limit, "--json"]);
+        let jobs = page["jobs"].as_array().expect("a list");
+        let ids: std::collections::BTreeSet<&str> = jobs.iter().filter_map(|j| j["job_id"].as_str()).collect();
+        assert_eq!((ids.len(), &page["total"]), (count, &json!(205)));
+    }
+    assert_eq!(gateway.sql_one("SELECT count(*) FROM job_queue WHERE status = 'queued'"), "205", "CLI-29");
+}
+
+/// CLI-03: with `-v` a command says on stderr which files, addresses and requests it uses.
+#[test]
+fn verbose_commands_name_files_addresses_and_requests() {
+    let gateway = Gateway::new().plugin("echo").start();
+    let (code, stdout, stderr) = said(&gateway.cli(&["job", "list", "--json", "-v"]));
+    assert_eq!(code, 0);
+    assert!(serde_json::from_str::<Value>(&stdout).is_ok(), "{stdout}");
+    for part in ["config.yaml", "ductile.db", "ductile.sock", "GET /jobs"] {
+        assert!(stderr.contains(part), "{part}: {stderr}");
+    }
+    let (_, _, stderr) = said(&gateway.cli(&["config", "get", "plugins.echo.enabled", "-v"]));
+    assert!(stderr.contains("plugins.echo.enabled:") && stderr.contains("config.yaml:"), "{stderr}");
+}
+
+/// OPS-33, CLI-28: the health procedure's own lines of Python, unchanged.
+#[test]
+fn the_health_procedure_runs_as_it_is_printed() {
+    if !Path::new("/usr/bin/python3").exists() {
+        println!("skipped: there is no python3");
+        return;
+    }
+    let broken = "printf '{\"status\":\"error\",\"error\":\"token expired\",\"retry\":false}'";
+    let gateway = Gateway::new().plugin("echo").script("broken", broken).start();
+    for plugin in ["echo", "echo", "broken"] {
+        gateway.finished(&gateway.enqueue(plugin, "poll", "{}"));
+    }
+    let triage = r#"
+ductile job logs --from $(date -u -d '24 hours ago' --rfc-3339=seconds | tr ' ' 'T') \
+  --limit 200 --json | \
+  python3 -c "
+import json,sys
+d=json.load(sys.stdin)
+logs=d['logs'] or []
+fails=[l for l in logs if l['Status']=='failed']
+print(f'Total jobs: {d[\"total\"]} Failures: {len(fails)}')
+for f in fails:
+    print(f'  {f[\"Plugin\"]:25} {f[\"CreatedAt\"][:16]} {f[\"LastError\"]}')
+"
+FROM=$(date -u -d '24 hours ago' +%Y-%m-%dT%H:%M:%SZ)
+for plugin in echo broken; do
+  ductile job logs --from "$FROM" --plugin "$plugin" --limit 200 --json 2>/dev/null \
+    | python3 -c "
+import sys,json
+d=json.load(sys.stdin)
+logs=d.get('logs') or []
+total=d.get('total',0)
+succ=sum(1 for j in logs if j.get('Status')=='succeeded')
+fail=sum(1 for j in logs if j.get('Status')=='failed')
+print(f'{\"$plugin\":<22} total={total:<4} in_window={len(logs)} succ={succ:<4} fail={fail}')
+"
+done
+"#;
+    let binary = Path::new(env!("CARGO_BIN_EXE_ductile")).parent().expect("a directory");
+    let path = format!("{}:{}", binary.display(), std::env::var("PATH").unwrap_or_default());
+    let output = std::process::Command::new("bash")
+        .args(["-euc", triage])
+        .env("PATH", path)
+        .env("DUCTILE_CONFIG_DIR", gateway.dir.path())
+        .output()
+        .expect("a shell");
+    let (code, stdout, stderr) = said(&output);
+    assert_eq!(code, 0, "{stdout}{stderr}");
+    assert!(stdout.contains("Total jobs: 3 Failures: 1") && stdout.contains("token expired"), "{stdout}");
+    let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(words(&stdout).contains("echo total=2 in_window=2 succ=2 fail=0"), "{stdout}");
+    assert!(words(&stdout).contains("broken total=1 in_window=1 succ=0 fail=1"), "{stdout}");
+}
