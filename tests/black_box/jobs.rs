@@ -215,7 +215,8 @@ fn duplicates_are_answered_with_the_job_that_exists() {
     let (_, second) = post("echo", r#"{"dedupe_key":"k1"}"#);
     assert_eq!(second["job_id"], first["job_id"]);
     assert_eq!(second["duplicate"], true, "{second}");
-    assert!(gateway.logs().contains("\"dedupe_key\":\"k1\""), "the drop is logged");
+    // The log is written behind the answer.
+    gateway.until_some("the drop is logged", |g| g.logs().contains("\"dedupe_key\":\"k1\"").then_some(()));
     let (_, one) = post("slow", r#"{"dedupe_key":"k2"}"#);
     let (_, two) = post("slow", r#"{"dedupe_key":"k2"}"#);
     assert_eq!(
