@@ -105,7 +105,6 @@ fn every_plugin_that_was_found_is_run_listed_or_named_as_refused() {
         let is_configured = name != "open";
         assert_eq!(body["hint"].as_str().is_some_and(|h| h.contains("config check")), is_configured, "{body}");
     }
-    let logs = gateway.logs();
     for (level, parts) in [
         ("ERROR", vec!["\"needs\\\"", "\"url\\\"", "plugins.needs.config.url"]),
         ("ERROR", vec!["\"needs\\\"", "\"secret\\\""]),
@@ -117,8 +116,8 @@ fn every_plugin_that_was_found_is_run_listed_or_named_as_refused() {
         ("ERROR", vec!["writable by everybody", "plugins/open"]),
         ("ERROR", vec!["broken/manifest.yaml"]),
     ] {
-        let is_said = |l: &&str| l.contains(&format!("\"level\":\"{level}\"")) && parts.iter().all(|p| l.contains(p));
-        assert!(logs.lines().any(|l| is_said(&l)), "{level} {parts:?} is not said:\n{logs}");
+        let is_said = |l: &str| l.contains(&format!("\"level\":\"{level}\"")) && parts.iter().all(|p| l.contains(p));
+        gateway.until_some(&format!("{level} {parts:?} is said"), |g| g.logs().lines().any(is_said).then_some(()));
     }
     let check = gateway.cli(&["config", "check"]);
     let said = String::from_utf8_lossy(&check.stdout);
@@ -172,7 +171,7 @@ fn links_are_followed_only_when_the_configuration_allows_it() {
         std::os::unix::fs::symlink("other.sh", dir.join("run.sh")).expect("a link");
         let gateway = builder.start();
         assert_eq!(listed(&gateway).iter().any(|(n, _)| n == "real"), is_there, "{allowed}");
-        assert!(gateway.logs().contains("symbolic link"), "{}", gateway.logs());
+        gateway.until_some("the link is said", |g| g.logs().contains("symbolic link").then_some(()));
     }
 }
 
