@@ -16,7 +16,7 @@ use serde_json::{Map, Value};
 
 use self::history::Parts;
 use crate::call::{bad_parameter, quoted};
-use crate::error::ApiError;
+use crate::error::{ApiError, Code};
 
 /// A status that callers may filter by: a job's, or `timed_out`, which is an attempt's only.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -214,6 +214,10 @@ fn output(text: String) -> Option<Box<RawValue>> {
 }
 
 fn unreadable(error: ductile_ledger::Error) -> ApiError {
+    if error.is_overloaded() {
+        let hint = "try again; narrow filters such as plugin and from make lists faster";
+        return ApiError::new(Code::Unavailable, "other long reads of the ledger are still running", hint);
+    }
     let mut text = error.to_string();
     let mut source = std::error::Error::source(&error);
     while let Some(cause) = source {

@@ -189,6 +189,12 @@ impl std::error::Error for Error {
 }
 
 impl Error {
+    /// True when a read found no connection free in time: it may be asked again.
+    #[must_use]
+    pub const fn is_overloaded(&self) -> bool {
+        matches!(self, Self::Read { source: sqlx::Error::PoolTimedOut, .. })
+    }
+
     /// True when the file is not a sound ledger of this version, so that waiting or making room would not help.
     #[must_use]
     pub const fn is_integrity(&self) -> bool {

@@ -105,7 +105,7 @@ impl Readers {
             .bind(job.to_string())
             .bind(i64::from(limit) + 1)
             .bind(i64::from(budget))
-            .fetch_all(&self.pool)
+            .fetch_all(&self.lists)
             .await
             .map_err(reading("a job's family"))?;
         let is_truncated = rows.len() > limit as usize;
@@ -142,7 +142,7 @@ impl Readers {
         let row = sqlx::query(sqlx::AssertSqlSafe(sql))
             .bind(job.to_string())
             .bind(i64::from(FAMILY_LIMIT))
-            .fetch_one(&self.pool)
+            .fetch_one(&self.lists)
             .await
             .map_err(reading("a job's times"))?;
         let (Some(enter), Some(exit), Some(dur)) =

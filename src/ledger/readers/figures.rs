@@ -41,7 +41,7 @@ impl Readers {
              GROUP BY status ORDER BY status",
         )
         .bind(time::format(since))
-        .fetch_all(&self.pool)
+        .fetch_all(&self.lists)
         .await
         .map_err(reading("how jobs ended"))?;
         Ok(rows
@@ -60,7 +60,7 @@ impl Readers {
                 (SELECT min(created_at) FROM job_queue WHERE status = 'queued')",
         )
         .bind(time::format(now))
-        .fetch_one(&self.pool)
+        .fetch_one(&self.lists)
         .await
         .map_err(reading("what waits"))?;
         let awaiting: i64 = row.get(0);
@@ -91,7 +91,7 @@ impl Readers {
             query.push(" AND l.completed_at >= ").push_bind(time::format(since));
         }
         query.push(" ORDER BY l.completed_at DESC, l.rowid DESC LIMIT ").push_bind(i64::from(STOPWATCH_LIMIT));
-        let rows = query.build().fetch_all(&self.pool).await.map_err(reading("the stopwatch"))?;
+        let rows = query.build().fetch_all(&self.lists).await.map_err(reading("the stopwatch"))?;
         Ok(rows.iter().map(|r| r.get(0)).collect())
     }
 }

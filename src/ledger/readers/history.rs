@@ -204,7 +204,7 @@ impl Readers {
             query.push(" AND t.job_id = ").push_bind(job.to_string());
         }
         query.push(" ORDER BY t.id LIMIT ").push_bind(i64::from(limit));
-        let rows = query.build().fetch_all(&self.pool).await.map_err(reading("transitions"))?;
+        let rows = query.build().fetch_all(&self.lists).await.map_err(reading("transitions"))?;
         Ok(rows.iter().map(transition).collect())
     }
 
@@ -297,7 +297,7 @@ impl Readers {
     pub async fn job_log(&self, filter: &LogFilter) -> Result<Page<LogRow>, Error> {
         let mut count = QueryBuilder::<Sqlite>::new("SELECT count(*) FROM job_log l WHERE true");
         conditions(&mut count, filter);
-        let total: i64 = count.build().fetch_one(&self.pool).await.map_err(reading("the job log"))?.get(0);
+        let total: i64 = count.build().fetch_one(&self.lists).await.map_err(reading("the job log"))?.get(0);
         let mut query = QueryBuilder::<Sqlite>::new("WITH page AS (SELECT l.rowid AS row, l.completed_at AS at");
         query.push(if filter.with_result { ", octet_length(l.result) AS bytes" } else { ", NULL AS bytes" });
         query.push(" FROM job_log l WHERE true");
@@ -318,7 +318,7 @@ impl Readers {
         query.push("iif(s.so_far <= ").push_bind(i64::from(RESULT_BUDGET)).push(", l.result, NULL)");
         query.push(if filter.with_output { ", l.stderr" } else { ", NULL" });
         query.push(" FROM summed s JOIN job_log l ON l.rowid = s.row ORDER BY s.at DESC, s.row DESC");
-        let rows = query.build().fetch_all(&self.pool).await.map_err(reading("the job log"))?;
+        let rows = query.build().fetch_all(&self.lists).await.map_err(reading("the job log"))?;
         let rows = rows
             .iter()
             .map(|row| LogRow {

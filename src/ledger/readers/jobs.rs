@@ -158,7 +158,7 @@ impl Readers {
     pub async fn jobs(&self, filter: &JobFilter) -> Result<Page<JobRow>, Error> {
         let mut count = QueryBuilder::<Sqlite>::new("SELECT count(*) FROM job_queue q WHERE true");
         conditions(&mut count, filter);
-        let total: i64 = count.build().fetch_one(&self.pool).await.map_err(reading("jobs"))?.get(0);
+        let total: i64 = count.build().fetch_one(&self.lists).await.map_err(reading("jobs"))?.get(0);
         let mut query = QueryBuilder::<Sqlite>::new("SELECT ");
         query.push(COLUMNS).push(" FROM job_queue q WHERE true");
         conditions(&mut query, filter);
@@ -168,7 +168,7 @@ impl Readers {
         }
         query.push(" ORDER BY q.rowid DESC LIMIT ").push_bind(i64::from(filter.limit));
         query.push(" OFFSET ").push_bind(i64::from(filter.offset));
-        let rows = query.build().fetch_all(&self.pool).await.map_err(reading("jobs"))?;
+        let rows = query.build().fetch_all(&self.lists).await.map_err(reading("jobs"))?;
         Ok(Page { rows: rows.iter().map(job_row).collect(), total: u64::try_from(total).unwrap_or(0) })
     }
 }

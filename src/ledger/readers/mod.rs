@@ -39,7 +39,11 @@ pub struct Page<T> {
 /// Read access to committed rows. Clones share the connections.
 #[derive(Debug, Clone)]
 pub struct Readers {
+    /// For short reads: dispatch, one job, counts.
     pool: SqlitePool,
+    /// For reads whose time depends on the history and on what callers ask. They wait for each other, and never keep
+    /// dispatch waiting.
+    lists: SqlitePool,
     path: PathBuf,
 }
 
@@ -58,20 +62,23 @@ impl Readers {
             .row_buffer_size(256)
             .thread_name(|_| "ledger-reader".into())
             .disable_statement_logging();
-        let pool = SqlitePoolOptions::new()
-            .max_connections(3)
-            .min_connections(0)
-            // a closed last reader would rebuild the shared index under the others
-            .idle_timeout(None)
-            .max_lifetime(None)
-            .acquire_timeout(Duration::from_secs(5))
-            .connect_lazy_with(options);
-        Self { pool, path: path.to_owned() }
+        let pool = |connections| {
+            SqlitePoolOptions::new()
+                .max_connections(connections)
+                .min_connections(0)
+                // a closed last reader would rebuild the shared index under the others
+                .idle_timeout(None)
+                .max_lifetime(None)
+                .acquire_timeout(Duration::from_secs(5))
+                .connect_lazy_with(options.clone())
+        };
+        Self { pool: pool(3), lists: pool(2), path: path.to_owned() }
     }
 
     /// Closes the connections; later reads fail.
     pub async fn close(&self) {
         self.pool.close().await;
+        self.lists.close().await;
     }
 
     /// The database's path.
@@ -94,4 +101,28 @@ fn json(text: Option<String>) -> Option<Box<RawValue>> {
             RawValue::from_string(shown).expect("serde_json writes valid JSON")
         })
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::open::{OpenOptions, open};
+
+    /// Two endless searches must not stop the queue.
+    #[tokio::test]
+    async fn long_reads_do_not_keep_dispatch_waiting() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let boot = uuid::Uuid::nil().into();
+        let ledger = open(OpenOptions::new(dir.path().join("ductile.db"), boot)).await.expect("opens");
+        let readers = &ledger.readers;
+        let held = [readers.lists.acquire().await, readers.lists.acquire().await];
+        assert!(held.iter().all(Result::is_ok));
+        assert_eq!(readers.counts().await.expect("at once"), Counts::default());
+        assert!(readers.queued_plugins().await.expect("at once").is_empty());
+        let filter = LogFilter { limit: 1, ..LogFilter::default() };
+        let waited = tokio::time::timeout(Duration::from_millis(50), readers.job_log(&filter)).await;
+        assert!(waited.is_err(), "a third long read waits for its turn");
+        drop(held);
+        assert_eq!(readers.job_log(&filter).await.expect("its turn").total, 0);
+    }
 }

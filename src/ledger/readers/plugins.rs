@@ -89,7 +89,7 @@ impl Readers {
         }
         // null sorts lowest, so rows without a number come last
         query.push(" ORDER BY seq DESC, id DESC LIMIT ").push_bind(i64::from(filter.limit));
-        let rows = query.build().fetch_all(&self.pool).await.map_err(reading("the facts"))?;
+        let rows = query.build().fetch_all(&self.lists).await.map_err(reading("the facts"))?;
         Ok(rows
             .iter()
             .map(|r| FactRow {

@@ -20,7 +20,7 @@ impl Readers {
     /// When the check could not run.
     pub async fn quick_check(&self) -> Result<Vec<String>, Error> {
         let rows = sqlx::query("PRAGMA quick_check(10)")
-            .fetch_all(&self.pool)
+            .fetch_all(&self.lists)
             .await
             .map_err(|source| Error::opening(&self.path, source))?;
         Ok(rows.iter().map(|r| r.get(0)).filter(|finding: &String| finding != "ok").collect())
