@@ -199,6 +199,7 @@ fn tell(shared: &Shared, reloaded: &Reloaded, requested_by: &str) {
         removed = removed.join(" "),
         "configuration reloaded"
     );
+    assembly::log(&reloaded.warnings);
     if !restart_required.is_empty() {
         tracing::warn!(
             component = "config",

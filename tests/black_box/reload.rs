@@ -336,9 +336,21 @@ fn a_rotated_token_works_at_once_and_the_old_one_no_more() {
         ask(port, &head).and_then(|a| a.split(' ').nth(1).map(str::to_owned)).expect("an answer")
     };
     assert_eq!(status("the-first-secret-of-all"), "200");
+    // Whoever watches holds no generation.
+    let mut watching = TcpStream::connect(("127.0.0.1", port)).expect("connected");
+    watching.set_read_timeout(Some(PATIENCE)).expect("a socket option");
+    watching
+        .write_all(b"GET /events HTTP/1.1\r\nHost: ductile\r\nAuthorization: Bearer the-first-secret-of-all\r\n\r\n")
+        .expect("sent");
+    let mut head = [0; 15];
+    watching.read_exact(&mut head).expect("the begin of an answer");
+    assert_eq!(&head, b"HTTP/1.1 200 OK");
     edit(&gateway, "the-first-secret-of-all", "the-second-secret-of-all");
     assert_eq!(reloaded(&gateway)["changed"], json!(["api.auth.tokens"]));
     assert_eq!((status("the-first-secret-of-all"), status("the-second-secret-of-all")), ("401".into(), "200".into()));
+    gateway.until_some("the former generation is gone", |g| {
+        (g.get("/system/status")["generations"] == json!([{"no": 2, "attempts": 0}])).then_some(())
+    });
 }
 
 /// What the service manager was told next, without the time.
