@@ -95,6 +95,9 @@ pub(crate) struct JobView {
     /// The answer of a waiting call whose time was too short.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) timeout_exceeded: Option<bool>,
+    /// True when the row is pruned and this is what the log still says.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) pruned: bool,
     #[serde(flatten)]
     pub(crate) parts: Parts,
     /// The input, until it is asked for.
@@ -404,6 +407,7 @@ fn job_view(row: JobRow) -> Result<JobView, ApiError> {
         result: row.result.and_then(output),
         duplicate: None,
         timeout_exceeded: None,
+        pruned: row.is_pruned,
         parts: Parts::default(),
         recorded: row.payload,
     })

@@ -85,7 +85,7 @@ pub(super) fn unknown(id: JobId) -> ApiError {
     ApiError::new(
         Code::UnknownJob,
         format!("unknown job {id}"),
-        "GET /jobs lists jobs; one that ended long ago is in GET /job-logs only",
+        "GET /jobs lists the jobs; of one that ended longer ago than service.job_log_retention nothing is left",
     )
     .context(json!({ "job_id": id }))
 }

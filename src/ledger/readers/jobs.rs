@@ -64,6 +64,10 @@ pub struct JobRow {
     /// Stderr of the last attempt, likewise.
     #[serde(skip)]
     pub stderr: Option<String>,
+    /// True when the row itself is pruned and this is what the log still says; it then knows neither `max_attempts`,
+    /// which is `attempt`, nor the dedupe key.
+    #[serde(skip)]
+    pub is_pruned: bool,
 }
 
 const COLUMNS: &str = "q.rowid, q.id, q.plugin, q.command, q.payload, q.status, q.attempt, q.max_attempts, \
@@ -97,6 +101,7 @@ fn job_row(row: &SqliteRow) -> JobRow {
         cancel_requested_at: row.get(21),
         result: None,
         stderr: None,
+        is_pruned: false,
     }
 }
 
@@ -129,7 +134,7 @@ pub struct JobFilter {
 }
 
 impl Readers {
-    /// One job with the output of its last attempt, `None` when there is no such row.
+    /// One job with the output of its last attempt, from the log when its row is pruned; `None` when neither is left.
     ///
     /// # Errors
     /// When the read failed.
@@ -148,7 +153,29 @@ impl Readers {
         .fetch_optional(&self.pool)
         .await
         .map_err(reading("job"))?;
-        Ok(row.map(|row| JobRow { result: row.get(22), stderr: row.get(23), ..job_row(&row) }))
+        match row {
+            Some(row) => Ok(Some(JobRow { result: row.get(22), stderr: row.get(23), ..job_row(&row) })),
+            None => self.pruned_job(id).await,
+        }
+    }
+
+    /// A job of which only the log is left. Only the rows of ended jobs are pruned, so its last transition says how it
+    /// ended; without that the last attempt does.
+    async fn pruned_job(&self, id: JobId) -> Result<Option<JobRow>, Error> {
+        let row = sqlx::query(
+            "SELECT 0, l.job_id, l.plugin, l.command, l.payload,
+                coalesce((SELECT t.to_status FROM job_transitions t WHERE t.job_id = l.job_id ORDER BY t.id DESC LIMIT 1),
+                    iif(l.status = 'timed_out', 'dead', l.status)),
+                l.attempt, l.attempt, l.submitted_by, l.requested_by, NULL, l.created_at, l.started_at, l.completed_at,
+                NULL, l.last_error, l.parent_job_id, l.source_event_id, l.event_context_id,
+                l.enqueued_config_snapshot_id, l.started_config_snapshot_id, NULL, l.result, l.stderr
+             FROM job_log l WHERE l.id >= ?1 || '-' AND l.id < ?1 || '.' ORDER BY l.attempt DESC LIMIT 1",
+        )
+        .bind(id.to_string())
+        .fetch_optional(&self.pool)
+        .await
+        .map_err(reading("job"))?;
+        Ok(row.map(|row| JobRow { result: row.get(22), stderr: row.get(23), is_pruned: true, ..job_row(&row) }))
     }
 
     /// The jobs that match, the newest first.

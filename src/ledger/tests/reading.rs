@@ -229,7 +229,11 @@ async fn a_recorded_input_outlives_its_row() {
     bed.hands.advance(Duration::from_secs(3600));
     let prune = Prune { retention: vec![(Deletable::Jobs, Duration::from_secs(1))], limit: 10 };
     bed.ledger.writer.prune(prune).await.expect("pruned");
-    assert!(readers.job(id).await.expect("readable").is_none(), "the row is gone");
+    assert_eq!(bed.number("SELECT count(*) FROM job_queue").await, 0, "the row is gone");
+    let shown = readers.job(id).await.expect("readable").expect("the log has it");
+    assert_eq!((shown.status.as_str(), shown.attempt, shown.is_pruned), ("succeeded", 2, true));
+    assert_eq!((shown.result.as_deref(), shown.stderr.as_deref()), (Some(r#"{"status":"ok"}"#), Some("to stderr\n")));
+    assert!(shown.completed_at.is_some() && shown.payload.is_some());
     let pruned = readers.recorded(id).await.expect("readable").expect("the log has it");
     assert_eq!((pruned.status.as_deref(), &pruned.payload), (None, &fresh.payload));
     assert_eq!((pruned.plugin.as_str(), pruned.command.as_str(), pruned.has_its_context), ("echo", "poll", true));
