@@ -30,18 +30,24 @@ pub(crate) fn run(action: Config, global: &Global, report: &mut Report) -> Resul
     }
 }
 
-/// Everything that a start would complain about, in one list.
-fn check(args: &ConfigCheck, loaded: Result<Loaded, Vec<Problem>>, report: &mut Report) -> Result<(), Error> {
-    let mut strict = args.strict;
-    let problems = match loaded {
-        Err(problems) => problems,
+/// Everything that a start or a reload would complain about, in one list, and whether warnings count as errors.
+#[must_use]
+pub(crate) fn problems(loaded: Result<Loaded, Vec<Problem>>) -> (Vec<Problem>, bool) {
+    match loaded {
+        Err(problems) => (problems, false),
         Ok(loaded) => {
-            strict |= loaded.config.service.strict_mode;
             let discovery = ductile_plugin::discover::discover_for(&loaded.config);
             let (_, found) = Catalog::build(&loaded.config, &discovery.plugins);
-            loaded.warnings.into_iter().chain(discovery.problems).chain(found).collect()
+            let problems = loaded.warnings.into_iter().chain(discovery.problems).chain(found).collect();
+            (problems, loaded.config.service.strict_mode)
         }
-    };
+    }
+}
+
+/// What a start would say.
+fn check(args: &ConfigCheck, loaded: Result<Loaded, Vec<Problem>>, report: &mut Report) -> Result<(), Error> {
+    let (problems, is_strict) = problems(loaded);
+    let strict = args.strict || is_strict;
     let (errors, warnings): (Vec<_>, Vec<_>) = problems.iter().partition(|p| p.is_error());
     let valid = errors.is_empty() && (warnings.is_empty() || !strict);
     if report.is_json() {

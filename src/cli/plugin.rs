@@ -28,7 +28,7 @@ pub(crate) async fn run(action: Plugin, global: &Global, report: &mut Report) ->
         Plugin::List => list(&connect(global, report)?, report).await,
         Plugin::Show(args) => show(&args, &connect(global, report)?, report).await,
         Plugin::Run(args) => run_one(&args, &connect(global, report)?, report).await,
-        Plugin::Check(args) => check::run(&args, report),
+        Plugin::Check(args) => check::run(&args, global, report),
         Plugin::Test(args) => trial::run(&args, global, report).await,
         Plugin::Facts(args) => record::facts(&args, &connect(global, report)?, report).await,
         Plugin::Stopwatch(args) => record::stopwatch(&args, &connect(global, report)?, report).await,
@@ -46,7 +46,11 @@ async fn list(client: &Client, report: &mut Report) -> Result<(), Error> {
         let text = |key: &str| plugin[key].as_str().unwrap_or_default().to_owned();
         let commands: Vec<&str> =
             plugin["commands"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
-        let (state, style) = if plugin["runnable"] == false { ("off", Style::Yellow) } else { ("ready", Style::Green) };
+        let (state, style) = match (&plugin["runnable"], &plugin["healthy"]) {
+            (Value::Bool(false), _) => ("off", Style::Yellow),
+            (_, Value::Bool(false)) => ("unhealthy", Style::Red),
+            _ => ("ready", Style::Green),
+        };
         table.row([
             (text("name"), Style::Bold),
             (text("version"), Style::Plain),
@@ -76,6 +80,10 @@ async fn show(args: &PluginShow, client: &Client, report: &mut Report) -> Result
         report.field("alias of", &text(&plugin, "uses"));
     }
     report.field("about", &text(&plugin, "description"));
+    if plugin["healthy"] == false {
+        let reason = crate::table::one_line(&text(&plugin, "unhealthy_reason"));
+        report.field_styled("unhealthy", &format!("its init failed: {reason}"), Style::Red);
+    }
     for command in plugin["commands"].as_array().into_iter().flatten() {
         report.line("");
         report.line(format!("{} ({})  {}", text(command, "name"), text(command, "type"), text(command, "description")));

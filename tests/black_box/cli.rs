@@ -103,6 +103,8 @@ fn a_reload_says_what_it_changed_or_why_it_did_not() {
     let (code, _, stderr) = said(&gateway.cli(&["system", "reload"]));
     assert_eq!(code, 78, "{stderr}");
     assert!(stderr.contains("config.yaml:") && stderr.contains("service.max_workers"), "{stderr}");
+    let (code, stdout, _) = said(&gateway.cli(&["system", "reload", "--dry-run"]));
+    assert!(code == 78 && stdout.contains("would be refused") && stdout.contains("max_workers"), "{stdout}");
     let (code, stdout, _) = said(&gateway.cli(&["system", "reload", "--json"]));
     let document: Value = serde_json::from_str(&stdout).expect("JSON");
     assert_eq!((code, &document["problems"][0]["field"]), (78, &json!("service.max_workers")), "{document}");

@@ -176,10 +176,21 @@ fn a_trial_needs_the_config_that_the_manifest_requires() {
         assert_eq!(code, 0, "{document}");
     }
     let config = mine.0.path().join("config.yaml");
+    fs::write(&config, "plugin_roots: []\n").expect("written");
+    let (code, document) = on("check", &mine.dir(), &["--config", config.to_str().expect("text")]);
+    assert_eq!(code, 0, "a warning: {document}");
+    assert!(document["problems"].to_string().contains("in no plugin root"), "{document}");
     let text = "plugin_roots: [.]\nplugins:\n  mine:\n    enabled: true\n    config: {url: 'http://x'}\n    retry: {max_attempts: 1}\n";
     fs::write(&config, text).expect("written");
     let (code, document) = on("test", &mine.dir(), &["-c", "poll", "--config", config.to_str().expect("text")]);
     assert_eq!((code, &document["trials"][0]["max_attempts"]), (0, &json!(1)), "{document}");
+    let (_, document) = on("check", &mine.dir(), &["--config", config.to_str().expect("text")]);
+    assert_eq!(document["problems"], json!([]), "it is found and has an entry");
+    let dir = mine.dir();
+    let verbose =
+        ["plugin", "test", dir.to_str().expect("text"), "-v", "--plugin-config", r#"{"url":"s3cr3t-canary"}"#];
+    let (_, _, stderr) = said(&ductile(&verbose));
+    assert!(stderr.contains("request of poll") && !stderr.contains("s3cr3t-canary"), "{stderr}");
 }
 
 /// QUE-26, QUE-27: each fault has the cause, and the answer about a retry, that the gateway would record.

@@ -19,7 +19,9 @@ pub(crate) enum Plugin {
     /// Run one command through the queue, wait, and print the result
     Run(PluginRun),
     /// What the gateway would say of a plugin's directory; nothing is run, no gateway is needed
-    #[command(after_help = "Example:\n  ductile plugin check plugins/echo\n\nExit 1 when it would not be loaded.")]
+    #[command(
+        after_help = "Examples:\n  ductile plugin check plugins/echo\n  ductile plugin check plugins/echo --config ./config     also whether that configuration would load and run it\n\nExit 1 when it would not be loaded."
+    )]
     Check(PluginCheck),
     /// Run a plugin's commands here as the gateway would, and show what it would have made of them
     Test(PluginTest),

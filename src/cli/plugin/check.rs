@@ -9,7 +9,7 @@ use ductile_domain::catalog::Discovered;
 use ductile_domain::problem::Problem;
 use serde_json::json;
 
-use crate::args::PluginCheck;
+use crate::args::{Global, PluginCheck};
 use crate::error::Error;
 use crate::exit_code;
 use crate::report::{Report, Style};
@@ -22,8 +22,11 @@ const LONGEST_SHEBANG: usize = 256;
 ///
 /// # Errors
 /// The gateway would not load the plugin, or could not execute it.
-pub(super) fn run(args: &PluginCheck, report: &mut Report) -> Result<(), Error> {
-    let (found, problems) = look(&args.dir);
+pub(super) fn run(args: &PluginCheck, global: &Global, report: &mut Report) -> Result<(), Error> {
+    let (found, mut problems) = look(&args.dir);
+    if let (Some(found), Some(path)) = (&found, &global.config) {
+        problems.extend(in_force(found, path)?);
+    }
     let is_good = found.is_some() && !problems.iter().any(Problem::is_error);
     if report.is_json() {
         report.document(&json!({
@@ -70,6 +73,33 @@ pub(super) fn look(dir: &Path) -> (Option<Discovered>, Vec<Problem>) {
         problems.extend(undescribed(found));
     }
     (found, problems)
+}
+
+/// Whether that configuration would load this very directory, and run it.
+fn in_force(found: &Discovered, config: &Path) -> Result<Option<Problem>, Error> {
+    let env = |name: &str| std::env::var(name).ok();
+    let path = ductile_config::locate(Some(config), &env);
+    let config = ductile_config::load(&path, &env).map_err(Error::Config)?.config;
+    let name = &found.manifest.name;
+    let root = found.dir.parent().unwrap_or(&found.dir);
+    let (message, hint) = match ductile_plugin::discover::discover_for(&config).plugins.get(name) {
+        None => (
+            "is found in no plugin root of this configuration".to_owned(),
+            format!("add {} to plugin_roots", root.display()),
+        ),
+        Some(other) if other.dir != found.dir => (
+            format!("plugin {name:?} is found in {} first, so this one is ignored", other.dir.display()),
+            "rename one of them, or put its root first".to_owned(),
+        ),
+        Some(_) if config.plugins.iter().any(|(entry, keys)| keys.uses.as_deref().unwrap_or(entry) == name) => {
+            return Ok(None);
+        }
+        Some(_) => (
+            format!("plugin {name:?} is found and has no entry, so it can't be run"),
+            format!("add `{name}:` with `enabled: true` under plugins"),
+        ),
+    };
+    Ok(Some(Problem::warning(CATEGORY, message).in_file(path).hint(hint)))
 }
 
 /// What people and agents would miss.

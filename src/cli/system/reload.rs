@@ -33,6 +33,9 @@ pub(super) async fn run(args: &SystemReload, global: &Global, report: &mut Repor
     if args.signal {
         return signal(args, &instance, report).await;
     }
+    if args.dry.dry_run {
+        return preview(&instance, report);
+    }
     match ask(args, &instance.client(), report).await {
         Err(error) if error.is_unreachable() => Err(missing(&instance, error)),
         answer => answer,
@@ -45,6 +48,22 @@ fn missing(instance: &Instance, error: Error) -> Error {
         Lock::Free => Error::Failed(format!("nothing to reload: {}", advice(&instance.socket()).join("\n  "))),
         _ => error,
     }
+}
+
+/// What the gateway would say of the files, as far as it can be known without it.
+fn preview(instance: &Instance, report: &mut Report) -> Result<(), Error> {
+    let env = |name: &str| std::env::var(name).ok();
+    let (problems, is_strict) = crate::config::problems(ductile_config::load(&instance.config, &env));
+    let is_valid = !problems.iter().any(|p| p.is_error() || is_strict);
+    report.line(format!("would ask {} for POST /system/reload", instance.client().target()));
+    report.line(if is_valid { "the configuration on disk is valid" } else { "it would be refused:" });
+    problems.iter().for_each(|problem| report.line(problem.to_string()));
+    if report.is_json() {
+        report.document(&json!({
+            "dry_run": true, "method": "POST", "path": "/system/reload", "valid": is_valid, "problems": problems,
+        }));
+    }
+    if is_valid { Ok(()) } else { Err(Error::Told { code: crate::exit_code::CONFIG }) }
 }
 
 async fn ask(args: &SystemReload, client: &Client, report: &mut Report) -> Result<(), Error> {

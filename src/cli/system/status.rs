@@ -109,6 +109,16 @@ fn print(status: &Value, report: &mut Report) {
         report.field_styled("unhealthy", &format!("{} (their init failed)", unhealthy.join(" ")), Style::Yellow);
     }
     report.field("generation", &format!("{} (config {})", text("generation"), short(&text("config_hash"))));
+    let former: Vec<String> = status["generations"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter(|held| held["no"] != status["generation"])
+        .map(|held| format!("{} by {} attempt(s)", held["no"], held["attempts"]))
+        .collect();
+    if !former.is_empty() {
+        report.field("still held", &former.join(", "));
+    }
     report.field("boot", &text("boot_id"));
     report.field("version", &text("version"));
     report.field("config", &text("config_path"));
