@@ -84,7 +84,7 @@ impl Batch {
     }
 
     /// After a failure of the file: the doors are told, what is ours is tried again.
-    pub(super) fn keep_ours(items: Vec<Item>, error: &WriteError) -> Self {
+    pub(super) fn keep_ours(items: impl IntoIterator<Item = Item>, error: &WriteError) -> Self {
         let mut kept = Self::default();
         for item in items {
             match item {

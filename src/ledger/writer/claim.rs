@@ -69,7 +69,8 @@ impl Slots {
         self.0.is_empty()
     }
 
-    fn of(&self, plugin: &str) -> usize {
+    /// How many of them are the plugin's.
+    pub(super) fn of(&self, plugin: &str) -> usize {
         self.0.values().filter(|held| &*held.plugin == plugin).count()
     }
 

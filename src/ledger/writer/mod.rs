@@ -81,11 +81,11 @@ impl Op {
 
     /// Answers an operation that was not committed.
     fn refuse(self, error: WriteError) {
-        match self {
+        thread::guarded(|| match self {
             Self::Finish(_, then) | Self::GiveBack { then, .. } => then(Err(error)),
             Self::Cancel { then, .. } => then(Err(error)),
             Self::Enqueue { then, .. } => then(Err(error)),
-        }
+        });
     }
 }
 

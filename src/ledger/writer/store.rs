@@ -119,6 +119,16 @@ impl Store {
         Ok(done)
     }
 
+    /// Finds out whether the file can be written. Leaves nothing behind.
+    pub(super) fn probe(&mut self) -> Result<(), WriteError> {
+        self.set_synchronous(false)?;
+        self.transaction(|conn, _| {
+            conn.execute("INSERT OR REPLACE INTO ledger_meta (name, value) VALUES ('probe', '')", [])?;
+            conn.execute("DELETE FROM ledger_meta WHERE name = 'probe'", [])
+        })?;
+        Ok(())
+    }
+
     /// Runs `work` between `BEGIN IMMEDIATE` and `COMMIT`; after an error nothing of it is left.
     pub(super) fn transaction<T>(
         &self,

@@ -43,8 +43,8 @@ pub(super) struct Thread {
     version: i64,
     /// Claims that wait for a slot, or for the commit of something that they must see.
     claims: Vec<Claim>,
-    /// The last commit failed: nothing is granted before one succeeds.
-    failed: Option<Instant>,
+    /// When and why the last commit failed: nothing is granted before one succeeds.
+    failed: Option<(Instant, WriteError)>,
 }
 
 impl Thread {
@@ -95,8 +95,9 @@ impl Thread {
 
     /// When the next commit is due, if something waits for one.
     fn due(&self) -> Option<Instant> {
-        let batch = match self.failed {
-            Some(failed) => self.batch.since.map(|_| failed + PATIENCE),
+        let batch = match &self.failed {
+            // claims wait for a commit too, when nothing else does
+            Some((at, _)) => (self.batch.since.is_some() || !self.claims.is_empty()).then_some(*at + PATIENCE),
             None => self.batch.since.map(|since| since + COMPANY),
         };
         [batch, self.spawns_due].into_iter().flatten().min()
@@ -132,7 +133,7 @@ impl Thread {
                 }
                 Wish::Close(reply) => return Some(reply),
             }
-            if self.batch.is_full() {
+            if self.batch.is_full() || self.is_overdue() {
                 self.commit();
             }
         }
@@ -141,6 +142,11 @@ impl Thread {
             self.commit();
         }
         None
+    }
+
+    /// The first piece has waited long enough, however much still comes.
+    fn is_overdue(&self) -> bool {
+        self.failed.is_none() && self.batch.since.is_some_and(|since| since.elapsed() >= COMPANY)
     }
 
     fn admit(&mut self, op: Op) {
@@ -176,7 +182,9 @@ impl Thread {
         let mut claims = Claims::default();
         let mut granted = Vec::new();
         claim.request.candidates.retain(|(candidate, cap)| {
-            if !is_outdated && claim.stands && self.slots.len() >= max_running as usize {
+            // its row is looked at when there is a slot for it
+            let is_full = self.slots.len() >= max_running as usize || self.slots.of(&candidate.plugin) >= *cap as usize;
+            if !is_outdated && claim.stands && is_full {
                 return true;
             }
             let decided = if is_outdated {
@@ -220,7 +228,7 @@ impl Thread {
         let spawns = std::mem::take(&mut self.spawns);
         let Batch { items, is_awaited, .. } = std::mem::take(&mut self.batch);
         if items.is_empty() && spawns.is_empty() {
-            return;
+            return self.probe();
         }
         let error = match self.store.commit(&items, &spawns, is_awaited) {
             Ok(done) => {
@@ -235,16 +243,26 @@ impl Thread {
             Err(error) => error,
         };
         if error.is_of_the_file() {
-            self.failed = Some(Instant::now());
-            self.batch = Batch::keep_ours(items, &error);
+            self.keep(items, error);
+            self.spawns_due = (!spawns.is_empty()).then(|| Instant::now() + PATIENCE);
+            self.spawns = spawns;
             return;
         }
         if items.len() > 1 {
             tracing::warn!(component = "ledger", %error, pieces = items.len(), "a batch failed, trying its pieces alone");
         }
-        for item in items {
+        // spawns that fail alone have no other try
+        if !items.is_empty() && !spawns.is_empty() {
+            (self.spawns, self.spawns_due) = (spawns, Some(Instant::now()));
+        }
+        let mut items = items.into_iter();
+        while let Some(item) = items.next() {
             match self.store.commit(std::slice::from_ref(&item), &[], is_awaited) {
                 Ok(done) => self.answer(done, vec![item]),
+                Err(error) if error.is_of_the_file() => {
+                    self.keep(std::iter::once(item).chain(items), error);
+                    break;
+                }
                 Err(error) => match item {
                     Item::Op(op) => op.refuse(error),
                     Item::Grant(grant, _) => {
@@ -254,6 +272,20 @@ impl Thread {
             }
         }
         self.recount();
+    }
+
+    /// After a failure of the file: the doors are told, what is ours is tried again, in its order.
+    fn keep(&mut self, items: impl IntoIterator<Item = Item>, error: WriteError) {
+        self.batch = Batch::keep_ours(items, &error);
+        self.failed = Some((Instant::now(), error));
+    }
+
+    /// With nothing to be written, claims that wait would never learn that the file can be written again.
+    fn probe(&mut self) {
+        if self.failed.is_none() || self.claims.is_empty() {
+            return;
+        }
+        self.failed = self.store.probe().err().map(|error| (Instant::now(), error));
     }
 
     fn answer(&mut self, done: Done, items: Vec<Item>) {
@@ -303,7 +335,11 @@ impl Thread {
                 }
                 let _ = reply.send(recovered.map(|(recovered, _)| recovered));
             }
-            Errand::Snapshot(snapshot, reply) => drop(reply.send(self.store.record_snapshot(*snapshot))),
+            Errand::Snapshot(snapshot, reply) => drop(reply.send(match &self.failed {
+                // it would bury what was granted already
+                Some((_, error)) if !self.batch.items.is_empty() => Err(error.clone()),
+                _ => self.store.record_snapshot(*snapshot),
+            })),
             Errand::Prune(prune, reply) => drop(reply.send(self.store.prune(&prune))),
             Errand::Checkpoint(reply) => drop(reply.send(self.store.checkpoint())),
             Errand::Mark { name, value, reply } => drop(reply.send(self.store.mark(name, value))),
@@ -319,7 +355,7 @@ fn withdraw(mut claim: Claim) {
 }
 
 /// A panic of whoever asked costs the answer, not the writer.
-fn guarded(answer: impl FnOnce()) {
+pub(super) fn guarded(answer: impl FnOnce()) {
     if std::panic::catch_unwind(AssertUnwindSafe(answer)).is_err() {
         tracing::error!(component = "ledger", "an answer could not be given: its receiver panicked");
     }
