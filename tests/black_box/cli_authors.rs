@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::cli::said;
-use crate::gateway::PATIENCE;
+use crate::gateway::{Gateway, PATIENCE};
 
 const REPOSITORY: &str = env!("CARGO_MANIFEST_DIR");
 
@@ -193,22 +193,40 @@ fn a_trial_needs_the_config_that_the_manifest_requires() {
     assert!(stderr.contains("request of poll") && !stderr.contains("s3cr3t-canary"), "{stderr}");
 }
 
-/// QUE-26, QUE-27: each fault has the cause, and the answer about a retry, that the gateway would record.
+/// QUE-26, QUE-27: what a trial says of each fault is, word by word, what the gateway records of it.
 #[test]
-fn each_fault_is_judged_as_the_gateway_judges_it() {
-    for (fault, cause, retry) in [
+fn a_trial_and_an_attempt_are_judged_alike() {
+    let faults = [
         ("exit_78", "exit_78", false),
         ("exit_1_ok_json", "exit_code", true),
         ("garbage", "protocol_error", true),
         ("two_objects", "protocol_error", true),
+        ("non_utf8", "protocol_error", true),
         ("killed_by_signal", "signal", true),
         ("flood_stdout", "output_too_large", true),
         ("hang", "timeout", true),
-    ] {
-        let dir = Path::new(REPOSITORY).join("tests/plugins").join(fault);
-        let (code, document) = on("test", &dir, &["--command", "poll", "--timeout", "1s"]);
+    ];
+    let root = Path::new(REPOSITORY).join("tests/plugins");
+    let keys = "    retry: {max_attempts: 1}\n    timeouts: {poll: 1s}\n";
+    let builder = faults.iter().fold(Gateway::new(), |builder, (fault, ..)| builder.plugin_with(fault, keys));
+    let mut gateway = builder.prepare();
+    let config = gateway.path("config.yaml");
+    let text = fs::read_to_string(&config).expect("the configuration");
+    let text = text.replacen("plugin_roots:\n", &format!("plugin_roots:\n  - {}\n", root.display()), 1);
+    fs::write(&config, text).expect("written");
+    gateway.start();
+    for (fault, cause, retry) in faults {
+        let (code, document) = on("test", &root.join(fault), &["--command", "poll", "--timeout", "1s"]);
         let trial = &document["trials"][0];
         assert_eq!((code, &trial["cause"], &trial["retry"]), (1, &json!(cause), &json!(retry)), "{fault}: {document}");
+        let id = gateway.enqueue(fault, "poll", "{}");
+        gateway.finished(&id);
+        let inspected = gateway.cli_json(&["job", "inspect", &id, "--json"]);
+        let attempt = &inspected["attempts"][0];
+        for key in ["status", "cause", "error", "exit_code", "signal"] {
+            assert_eq!(attempt[key], trial[key], "{fault}: {key}");
+        }
+        assert_eq!(inspected["logs"][0]["stderr"], trial["stderr"], "{fault}");
     }
 }
 

@@ -4,7 +4,6 @@
 //! lives in memory from one command to the next.
 
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::Utc;
@@ -44,7 +43,8 @@ pub(super) async fn run(args: &PluginTest, global: &Global, report: &mut Report)
     if let Some(found) = found.filter(|_| !problems.iter().any(Problem::is_error)) {
         let (generation, more) = generation(&found, args, global, report)?;
         problems.extend(more);
-        bench = generation.catalog.get(&found.manifest.name).cloned().map(|plugin| Bench::new(generation, plugin));
+        let plugin = generation.catalog.get(&found.manifest.name).map(|plugin| Plugin::clone(plugin));
+        bench = plugin.map(|plugin| Bench::new(generation, plugin, args.timeout));
     }
     for problem in problems.iter().filter(|p| bench.is_none() || p.is_error() || !report.is_json()) {
         report.note(problem.to_string());
@@ -157,13 +157,17 @@ struct Bench {
     runner: Runner,
     boot: BootId,
     generation: Generation,
-    plugin: Arc<Plugin>,
+    plugin: Plugin,
     /// What the plugin left behind so far.
     state: Option<Box<RawValue>>,
 }
 
 impl Bench {
-    fn new(generation: Generation, plugin: Arc<Plugin>) -> Self {
+    fn new(generation: Generation, mut plugin: Plugin, timeout: Option<Duration>) -> Self {
+        if timeout.is_some() {
+            plugin.timeouts.clear();
+            plugin.timeout = timeout;
+        }
         Self { runner: Runner::new(1), boot: BootId::from(Uuid::now_v7()), generation, plugin, state: None }
     }
 
@@ -176,7 +180,7 @@ impl Bench {
         report: &Report,
     ) -> Result<Value, Error> {
         let job = self.job(command, payload, &args.event_type);
-        let deadline = args.timeout.unwrap_or_else(|| self.plugin.deadline(command));
+        let deadline = self.plugin.deadline(command);
         let stdin = protocol::request(&job, &self.plugin, Utc::now() + deadline);
         report.detail(format!("request of {command}: {}", without_config(&stdin)));
         let names = self.generation.config.service.plugin_env_passthrough.iter().chain(&self.plugin.env_passthrough);
