@@ -43,12 +43,12 @@ async fn reloads_and_deaths_of_actors_end_in_one_generation() {
             [CONFIG, LEDGER, DISPATCHER, HTTP, "root/policy_sup/router", "root/flow_sup/scheduler"].iter().cycle();
         while !stop.load(Ordering::Acquire) {
             handle.shared().tree.ctl().kill(victims.next().expect("endless"));
-            tokio::time::sleep(Duration::from_millis(7)).await;
+            tokio::time::sleep(Duration::from_millis(25)).await;
         }
     });
     let mut jobs = Vec::new();
     let (mut done, mut refused) = (0, 0);
-    while done < 40 {
+    while done < 30 {
         match gateway.handle().reload("a test".to_owned()).await {
             Ok(_) => done += 1,
             Err(Refusal::Unavailable { .. }) => refused += 1,
