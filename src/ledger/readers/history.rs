@@ -368,12 +368,10 @@ fn conditions(query: &mut QueryBuilder<Sqlite>, filter: &LogFilter) {
         None => {}
         Some("dead") => {
             // the row may be pruned, and its history need not be
-            query.push(
-                " AND EXISTS (SELECT 1 FROM job_transitions t WHERE t.job_id = l.job_id AND t.to_status = 'dead')",
-            );
+            query.push(" AND l.job_id IN (SELECT t.job_id FROM job_transitions t WHERE t.to_status = 'dead')");
         }
         Some(status @ ("queued" | "running")) => {
-            query.push(" AND EXISTS (SELECT 1 FROM job_queue q WHERE q.id = l.job_id AND q.status = ");
+            query.push(" AND l.job_id IN (SELECT q.id FROM job_queue q WHERE q.status = ");
             query.push_bind(status.to_owned()).push(")");
         }
         Some(status) => {
