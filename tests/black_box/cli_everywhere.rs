@@ -141,3 +141,34 @@ fn every_command_reads_as_json_or_says_what_it_would_do() {
     assert!(gateway.get("/system/status")["paused"] == false);
     assert!(read > 15 && changing > 8, "{read} reading and {changing} changing commands were found");
 }
+
+/// CLI-01, C-91: an alias answers what its command answers.
+#[test]
+fn aliases_answer_what_their_commands_answer() {
+    let gateway = Gateway::new().plugin("echo").start();
+    let job = gateway.enqueue("echo", "poll", "{}");
+    gateway.finished(&job);
+    for (alias, command) in [
+        ("plugins", "plugin list"),
+        ("logs echo", "job logs --plugin echo"),
+        ("queue --all", "job list --all"),
+        ("inspect {JOB}", "job inspect {JOB}"),
+        ("run echo --dry-run", "plugin run echo --dry-run"),
+        ("init --dry-run --config /nonexistent", "config init --dry-run --config /nonexistent"),
+        ("--version", "version"),
+    ] {
+        let [alias, command] = [alias, command].map(|line| {
+            let line = line.replace("{JOB}", &job);
+            let words: Vec<&str> = line.split_whitespace().chain(["--json"]).collect();
+            gateway.cli_json(&words)
+        });
+        assert_eq!(alias, command);
+    }
+    // Only the time that has passed may differ.
+    let status = |words: &[&str]| {
+        let mut status = gateway.cli_json(words);
+        status["uptime_seconds"] = Value::Null;
+        status
+    };
+    assert_eq!(status(&["status", "--json"]), status(&["system", "status", "--json"]));
+}

@@ -51,6 +51,10 @@ pub(super) async fn run(args: &PluginTest, global: &Global, report: &mut Report)
     }
     let Some(mut bench) = bench else {
         report.failure(&json!({"dir": args.dir, "ok": false, "problems": problems, "trials": []}));
+        if problems.iter().any(|p| p.is_error() && p.path.as_deref().is_some_and(|at| at.contains(".config."))) {
+            report
+                .note("  give it a config with --plugin-config '{\"key\":\"value\"}', or its entry with --config DIR");
+        }
         report.note("ductile: the gateway would not load this plugin, so nothing was run");
         return Err(Error::Told { code: exit_code::FAILED });
     };
