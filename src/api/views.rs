@@ -305,6 +305,11 @@ pub(crate) async fn failed_inits(readers: &Readers) -> BTreeMap<String, String> 
     readers.failed_inits().await.unwrap_or_default()
 }
 
+/// What the plugin's last `init` said.
+pub(crate) async fn init_result(readers: &Readers, plugin: &str) -> Option<String> {
+    readers.init_result(plugin).await.ok().flatten()
+}
+
 /// A row of `job_transitions` as the live event that it was announced with.
 #[derive(Debug)]
 pub(crate) struct Replayed {

@@ -446,7 +446,8 @@ esac
     gateway.start();
     reloaded(&gateway);
     assert_eq!(ended(&gateway, 1), [row("succeeded")], "nothing has changed");
-    assert_eq!(gateway.get("/plugin/say")["healthy"], true);
+    let plugin = gateway.get("/plugin/say");
+    assert_eq!((&plugin["healthy"], &plugin["init_result"]), (&json!(true), &json!("fine")));
 
     edit(&gateway, "word: good", "word: bad");
     reloaded(&gateway);

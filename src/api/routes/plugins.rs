@@ -75,6 +75,9 @@ struct Full<'a> {
     /// Why, for those who see results.
     #[serde(skip_serializing_if = "Option::is_none")]
     unhealthy_reason: Option<&'a str>,
+    /// What its last `init` said, once one has succeeded.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    init_result: Option<String>,
     /// Cap of its concurrent jobs.
     parallelism: u32,
     concurrency_safe: bool,
@@ -107,6 +110,7 @@ pub(super) async fn show<G: Gateway>(call: Call<G>) -> Answer {
         runnable: plugin.is_runnable,
         healthy: failed.is_none(),
         unhealthy_reason: failed.filter(|_| call.caller.sees_results()).map(String::as_str),
+        init_result: views::init_result(call.app.gateway.readers(), &plugin.name).await,
         parallelism: plugin.parallelism,
         concurrency_safe: manifest.concurrency_safe,
         config_keys: ConfigKeys { required: &manifest.required_config, optional: &manifest.optional_config },

@@ -120,6 +120,19 @@ impl Readers {
         Ok(rows.iter().map(|r| (r.get(0), r.get(1))).collect())
     }
 
+    /// What the plugin's last `init` said, once one has succeeded.
+    ///
+    /// # Errors
+    /// When the read failed.
+    pub async fn init_result(&self, plugin: &str) -> Result<Option<String>, Error> {
+        let row = sqlx::query("SELECT json_extract(value, '$.result') FROM ledger_meta WHERE name = 'init:' || ?1")
+            .bind(plugin)
+            .fetch_optional(&self.pool)
+            .await
+            .map_err(reading("the plugin's init"))?;
+        Ok(row.and_then(|r| r.get(0)))
+    }
+
     /// The configurations that were in force, the newest first.
     ///
     /// # Errors

@@ -58,10 +58,14 @@ async fn a_failed_init_is_remembered_until_one_succeeds() {
     let outcome = failed(Cause::PluginError, bed.hands.now());
     let text = outcome.error.clone().expect("a text");
     bed.ledger.writer.finish(finish(claims[0].job.fence, outcome, Ending::Dead)).await.expect("finished");
-    bed.ledger.writer.finish(bed.succeeded(claims[1].job.fence)).await.expect("finished");
+    let mut done = bed.succeeded(claims[1].job.fence);
+    done.outcome.result = Some(r#"{"status":"ok","result":"done"}"#.to_owned());
+    bed.ledger.writer.finish(done).await.expect("finished");
     let Some(Enqueued::Accepted { job, .. }) = recorded.inits[2] else { panic!("{recorded:?}") };
     bed.ledger.writer.cancel(job, "not now".into(), "a test".into()).await.expect("cancelled");
     let known = bed.ledger.readers.failed_inits().await.expect("read");
+    let said = async |plugin| bed.ledger.readers.init_result(plugin).await.expect("read");
+    assert_eq!((said("a").await, said("b").await), (None, Some("done".to_owned())), "what it said is kept");
     let expected = [("a".to_owned(), text), ("c".to_owned(), "cancelled: not now".to_owned())];
     assert_eq!(known.into_iter().collect::<Vec<_>>(), expected);
 

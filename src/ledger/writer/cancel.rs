@@ -28,7 +28,7 @@ impl Transaction<'_> {
             Ok(JobStatus::Queued) => {
                 let text = format!("cancelled: {why}");
                 self.conn.prepare_cached(BURY)?.execute(params![row, self.at, text, requested_by, why])?;
-                self.settle_init(&plugin, &command, &id, Some(&text))?;
+                self.settle_init(&plugin, &command, &id, Some(&text), None)?;
                 let transition = self.transition(job, Some("queued"), "dead", Some(text), attempt)?;
                 Ok(Cancelled::Dead { transition: transition.id })
             }

@@ -180,7 +180,7 @@ impl Transaction<'_> {
         if is_last {
             let end = params![found.row, next.status.as_str(), ended_at, next.error, fence.claim_no];
             self.conn.prepare_cached(END)?.execute(end)?;
-            self.settle_init(&found.plugin, &found.command, &job, next.error.as_deref())?;
+            self.settle_init(&found.plugin, &found.command, &job, next.error.as_deref(), result.as_deref())?;
         } else {
             let due = next.due.map(time::format);
             self.conn.prepare_cached(QUEUE_AGAIN)?.execute(params![found.row, due, next.error, fence.claim_no])?;
@@ -204,7 +204,7 @@ impl Transaction<'_> {
         if let Some(text) = found.cancellation() {
             let end = params![found.row, "dead", self.at, text, -fence.claim_no];
             self.conn.prepare_cached(END)?.execute(end)?;
-            self.settle_init(&found.plugin, &found.command, &fence.job.to_string(), Some(&text))?;
+            self.settle_init(&found.plugin, &found.command, &fence.job.to_string(), Some(&text), None)?;
             let transition = self.transition(fence.job, Some("running"), "dead", Some(text), found.attempt)?;
             return Ok(applied(JobStatus::Dead, None, vec![transition]));
         }

@@ -11,7 +11,9 @@ use crate::ops::{Enqueued, Init, Snapshot};
 const READ: &str = "SELECT json_extract(value, '$.print') FROM ledger_meta WHERE name = 'init:' || ?1";
 const OWE: &str = "INSERT INTO ledger_meta (name, value) VALUES ('init:' || ?1, json_object('print', ?2, 'job_id', ?3))
     ON CONFLICT (name) DO UPDATE SET value = excluded.value";
-const SETTLE: &str = "UPDATE ledger_meta SET value = json_set(value, '$.job_id', ?2, '$.error', ?3)
+/// Of the answer only the text for people and agents is kept, within bounds.
+const SETTLE: &str = "UPDATE ledger_meta SET value = json_set(value, '$.job_id', ?2, '$.error', ?3,
+        '$.result', CASE WHEN json_valid(?4) THEN substr(json_extract(?4, '$.result'), 1, 65536) END)
     WHERE name = 'init:' || ?1";
 /// A plugin that was removed is found anew when it comes back.
 const FORGET: &str = "DELETE FROM ledger_meta WHERE name >= 'init:' AND name < 'init;'
@@ -42,16 +44,17 @@ impl Transaction<'_> {
         self.enqueue(&NewJob { snapshot: Some(snapshot), ..init.job.clone() }).map(Some)
     }
 
-    /// Notes how an `init` ended; one that an operator ran by hand counts as well.
+    /// Notes how an `init` ended and what it answered; one that an operator ran by hand counts as well.
     pub(super) fn settle_init(
         &self,
         plugin: &str,
         command: &str,
         job: &str,
         error: Option<&str>,
+        answer: Option<&str>,
     ) -> Result<(), rusqlite::Error> {
         if command == "init" {
-            self.conn.prepare_cached(SETTLE)?.execute(params![plugin, job, error])?;
+            self.conn.prepare_cached(SETTLE)?.execute(params![plugin, job, error, answer])?;
         }
         Ok(())
     }
