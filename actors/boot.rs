@@ -17,6 +17,7 @@ use ductile_domain::event::LiveEvent;
 use ductile_domain::generation::Generation;
 use ductile_domain::ids::BootId;
 use ductile_domain::problem::Problem;
+use ductile_domain::version::Build;
 use ductile_ledger::{CommitFeed, Ledger, OpenOptions};
 use ductile_otp::{ActorEvent, DynSupervisor, Exit, Intensity, Root, Tree};
 use ductile_plugin::Runner;
@@ -89,6 +90,8 @@ impl std::error::Error for BootError {}
 pub struct BootOptions {
     /// The configuration, loaded and checked.
     pub config: Config,
+    /// Which build starts.
+    pub build: Build,
     /// Its warnings, to be logged.
     pub warnings: Vec<Problem>,
     /// The tree's numbers.
@@ -139,7 +142,7 @@ pub fn control_socket(state_path: &Path) -> PathBuf {
 /// # Errors
 /// The first step that failed, with what it left undone.
 pub async fn boot(options: BootOptions) -> Result<Running, BootError> {
-    let BootOptions { config, warnings, numbers, on_reload } = options;
+    let BootOptions { config, build, warnings, numbers, on_reload } = options;
     let started = Instant::now();
     let lock = Lock::acquire(&config.state.path.with_file_name("ductile.lock")).map_err(BootError::Lock)?;
     let boot = BootId::from(uuid::Uuid::new_v4());
@@ -187,6 +190,7 @@ pub async fn boot(options: BootOptions) -> Result<Running, BootError> {
     generations.add(&generation);
     let shared = Arc::new(Shared {
         boot,
+        build,
         started,
         tree: Tree::new(move |event| lifecycle(&emit, event)),
         ring,

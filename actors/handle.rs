@@ -11,6 +11,7 @@ use ductile_domain::ids::{BootId, JobId};
 use ductile_domain::job::NewJob;
 use ductile_domain::time;
 use ductile_domain::tree as shown;
+use ductile_domain::version::Build;
 use ductile_ledger::{Cancelled as Cancellation, Counts, Enqueued, Readers, WriteError};
 use ductile_otp::{CallError, InspectError, Kind, Node, RestartError};
 use serde_json::Value;
@@ -224,6 +225,10 @@ impl Gateway for Handle {
 
     fn boot_id(&self) -> BootId {
         self.shared.boot
+    }
+
+    fn build(&self) -> Build {
+        self.shared.build
     }
 }
 

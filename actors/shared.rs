@@ -12,6 +12,7 @@ use ductile_api::server::Connections;
 use ductile_domain::generation::Generation;
 use ductile_domain::ids::{BootId, JobId};
 use ductile_domain::job::Fence;
+use ductile_domain::version::Build;
 use ductile_ledger::{CommitFeed, OpenOptions, Readers, Recorded, Snapshot, WriteError, Writer};
 use ductile_otp::{DynSupervisor, Slot, Tree};
 use ductile_plugin::Runner;
@@ -71,6 +72,8 @@ impl Addresses {
 pub struct Shared {
     /// This start of the gateway.
     pub boot: BootId,
+    /// Which build it is of.
+    pub build: Build,
     /// When it started.
     pub started: Instant,
     /// The live events.

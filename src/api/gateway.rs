@@ -10,6 +10,7 @@ use ductile_domain::ids::{BootId, ContextId, JobId};
 use ductile_domain::job::JobStatus;
 use ductile_domain::problem::Problem;
 use ductile_domain::tree::TreeNode;
+use ductile_domain::version::Build;
 use ductile_ledger::Readers;
 use serde::Serialize;
 use serde_json::Value;
@@ -173,4 +174,6 @@ pub trait Gateway: Send + Sync + 'static {
     fn readers(&self) -> &Readers;
     /// This start of the gateway.
     fn boot_id(&self) -> BootId;
+    /// Which build of the gateway it is.
+    fn build(&self) -> Build;
 }

@@ -32,7 +32,7 @@ use clap::{CommandFactory, Parser};
 use crate::args::{Cli, Command, Global, Job, JobLogs, Plugin, System};
 use crate::error::Error;
 use crate::report::Report;
-pub use crate::version::Build;
+pub use ductile_domain::version::Build;
 
 /// Runs the command that `args` (the program's name first) ask for; answers the exit code.
 #[must_use]
@@ -64,8 +64,8 @@ pub fn run(args: impl IntoIterator<Item = OsString>, build: Build) -> i32 {
 
 fn dispatch(command: Command, global: &Global, build: Build, report: &mut Report) -> Result<i32, Error> {
     match command {
-        Command::System(action) => return system::run(action, global, report),
-        Command::Status => return system::run(System::Status, global, report),
+        Command::System(action) => return system::run(action, global, build, report),
+        Command::Status => return system::run(System::Status, global, build, report),
         Command::Job(action) => block_on(job::run(action, global, report))?,
         Command::Logs(flat) => {
             let plugin = flat.name.or(flat.logs.plugin);

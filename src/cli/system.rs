@@ -9,6 +9,7 @@ mod status;
 mod stop;
 pub(crate) mod tree;
 
+use ductile_domain::version::Build;
 use serde_json::{Value, json};
 
 use crate::args::{DryRun, Global, System, SystemRestart};
@@ -22,9 +23,9 @@ use crate::{block_on, exit_code};
 ///
 /// # Errors
 /// What the action says.
-pub(crate) fn run(action: System, global: &Global, report: &mut Report) -> Result<i32, Error> {
+pub(crate) fn run(action: System, global: &Global, build: Build, report: &mut Report) -> Result<i32, Error> {
     match action {
-        System::Start => return start::run(global),
+        System::Start => return start::run(global, build),
         System::Stop(args) => block_on(stop::run(&args, global, report))?,
         System::Status => block_on(status::run(global, report))?,
         System::Selfcheck => block_on(selfcheck::run(global, report))?,

@@ -1,19 +1,9 @@
 //! `ductile version`: which build this is.
 
+use ductile_domain::version::Build;
 use serde_json::json;
 
 use crate::report::Report;
-
-/// What the build script of the binary found out.
-#[derive(Debug, Clone, Copy)]
-pub struct Build {
-    /// Version of the package.
-    pub version: &'static str,
-    /// Commit of the sources, or `unknown`.
-    pub commit: &'static str,
-    /// RFC 3339.
-    pub built_at: &'static str,
-}
 
 /// Prints the three values.
 pub(crate) fn show(build: Build, report: &mut Report) {

@@ -16,3 +16,4 @@ pub mod retry;
 pub mod scope;
 pub mod time;
 pub mod tree;
+pub mod version;

@@ -191,3 +191,17 @@ fn facts_are_those_of_the_table() {
     let older = gateway.get("/plugin/py-greet/facts?before_seq=2");
     assert_eq!(older["facts"].as_array().map(Vec::len), Some(1));
 }
+
+/// OPS-34: version and commit are the same wherever they are asked for.
+#[test]
+fn every_door_names_the_same_build() {
+    let gateway = Gateway::new().plugin("echo").start();
+    let version = gateway.cli_json(&["version", "--json"]);
+    assert!(version["commit"].as_str().is_some_and(|commit| !commit.is_empty()), "{version}");
+    let status = gateway.cli_json(&["system", "status", "--json"]);
+    let health = gateway.get("/healthz");
+    for key in ["version", "commit"] {
+        assert_eq!((&status[key], &health[key]), (&version[key], &version[key]), "{key}");
+    }
+    assert!(health["uptime_seconds"].is_u64());
+}

@@ -8,10 +8,13 @@ use std::time::Duration;
 use ductile_actors::{BootOptions, Handle, Numbers, OnReload, Running, Shared, boot};
 use ductile_api::gateway::{Gateway as _, Refusal, Submission, Submitted};
 use ductile_domain::ids::JobId;
+use ductile_domain::version::Build;
 use ductile_otp::{Backoff, Ctl, Intensity, Node, Phase};
 use serde_json::value::RawValue;
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePool, SqlitePoolOptions};
 use sqlx::{AssertSqlSafe, Row as _};
+
+const BUILD: Build = Build { version: "0.0.0", commit: "unknown", built_at: "unknown" };
 
 /// Longest wait for anything that must happen.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
@@ -79,8 +82,13 @@ impl Gateway {
         fs::write(&path, config).expect("the configuration");
         let loaded = ductile_config::load(&path, &|name| std::env::var(name).ok())
             .unwrap_or_else(|problems| panic!("the configuration loads: {problems:?}"));
-        let options =
-            BootOptions { config: loaded.config, warnings: loaded.warnings, numbers, on_reload: OnReload::default() };
+        let options = BootOptions {
+            config: loaded.config,
+            build: BUILD,
+            warnings: loaded.warnings,
+            numbers,
+            on_reload: OnReload::default(),
+        };
         let running = boot(options).await.expect("the gateway starts");
         let handle = running.handle();
         let options =

@@ -3,14 +3,13 @@
 use axum::http::StatusCode;
 use axum::http::header::{HeaderValue, RETRY_AFTER};
 use ductile_domain::ids::BootId;
+use ductile_domain::version::Build;
 use serde::Serialize;
 use serde_json::json;
 
 use crate::call::{Answer, Call, json_answer};
 use crate::gateway::{Gateway, GenerationUse, Health, Reloaded};
 use crate::views;
-
-const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// API-02: where people and agents begin.
 pub(super) async fn index<G: Gateway>(call: Call<G>) -> Answer {
@@ -42,12 +41,14 @@ struct PublicHealth<'a> {
     config_path: &'a str,
     binary_path: &'a str,
     version: &'a str,
+    commit: &'a str,
 }
 
 /// API-24: 200 while requests are served, 503 once the gateway drains. Reasons are for those with a scope.
 pub(super) async fn health<G: Gateway>(call: Call<G>) -> Answer {
     let health = call.app.gateway.health().await;
     let is_draining = health.status == "draining";
+    let build = call.app.gateway.build();
     let view = PublicHealth {
         status: &health.status,
         uptime_seconds: health.uptime_seconds,
@@ -56,7 +57,8 @@ pub(super) async fn health<G: Gateway>(call: Call<G>) -> Answer {
         plugins_circuit_open: health.plugins_circuit_open,
         config_path: &call.generation.config.source.path.to_string_lossy(),
         binary_path: &call.app.binary_path,
-        version: VERSION,
+        version: build.version,
+        commit: build.commit,
     };
     let status = if is_draining { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK };
     let mut response = json_answer(status, &view)?;
@@ -79,7 +81,8 @@ struct Status<'a> {
     config_hash: &'a str,
     config_path: &'a str,
     binary_path: &'a str,
-    version: &'a str,
+    #[serde(flatten)]
+    build: Build,
     api: ApiStatus,
     max_workers: u32,
     newest_event: u64,
@@ -110,7 +113,7 @@ pub(super) async fn status<G: Gateway>(call: Call<G>) -> Answer {
             config_hash: &config.source.hash,
             config_path: &config.source.path.to_string_lossy(),
             binary_path: &call.app.binary_path,
-            version: VERSION,
+            build: call.app.gateway.build(),
             api: ApiStatus {
                 enabled: config.api.enabled,
                 listen: config.api.listen.to_string(),

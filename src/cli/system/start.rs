@@ -1,5 +1,7 @@
 //! `ductile system start`: the gateway in the foreground.
 
+use ductile_domain::version::Build;
+
 use crate::args::Global;
 use crate::error::Error;
 use crate::logging;
@@ -8,7 +10,7 @@ use crate::logging;
 ///
 /// # Errors
 /// All problems of the configuration.
-pub(crate) fn run(global: &Global) -> Result<i32, Error> {
+pub(crate) fn run(global: &Global, build: Build) -> Result<i32, Error> {
     let env = |name: &str| std::env::var(name).ok();
     let path = ductile_config::locate(global.config.as_deref(), &env);
     let loaded = ductile_config::load(&path, &env).map_err(Error::Config)?;
@@ -16,6 +18,7 @@ pub(crate) fn run(global: &Global) -> Result<i32, Error> {
     let (_log, settings) = logging::start(&loaded.config.service, global.verbose);
     Ok(ductile_actors::run(ductile_actors::BootOptions {
         config: loaded.config,
+        build,
         warnings: loaded.warnings,
         numbers: ductile_actors::Numbers::default(),
         on_reload: ductile_actors::OnReload::new(move |config| settings.apply(&config.service)),

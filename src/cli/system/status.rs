@@ -120,7 +120,8 @@ fn print(status: &Value, report: &mut Report) {
         report.field("still held", &former.join(", "));
     }
     report.field("boot", &text("boot_id"));
-    report.field("version", &text("version"));
+    let commit = status["commit"].as_str().map(|commit| format!(" (commit {commit})")).unwrap_or_default();
+    report.field("version", &format!("{}{commit}", text("version")));
     report.field("config", &text("config_path"));
     if status["state_path"].is_string() {
         report.field("state DB", &text("state_path"));

@@ -22,6 +22,7 @@ use ductile_domain::manifest::{Command, CommandType, Manifest, PROTOCOL};
 use ductile_domain::retry::RetryPolicy;
 use ductile_domain::scope::Grants;
 use ductile_domain::tree::TreeNode;
+use ductile_domain::version::Build;
 use ductile_ledger::{Clock, Ledger, OpenOptions, Readers};
 use http_body_util::BodyExt;
 use serde_json::{Map, Value, json};
@@ -203,6 +204,10 @@ impl Gateway for Fake {
 
     fn boot_id(&self) -> BootId {
         self.ring.boot()
+    }
+
+    fn build(&self) -> Build {
+        Build { version: "1.2.3", commit: "abcdef123456", built_at: "2026-01-01T00:00:00Z" }
     }
 }
 

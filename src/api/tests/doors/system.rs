@@ -28,6 +28,7 @@ async fn anyone_may_ask_how_the_gateway_is() {
         let health = reply.json();
         assert_eq!(health["status"], "ok");
         assert_eq!(health["queue_depth"], 3);
+        assert_eq!((&health["version"], &health["commit"]), (&json!("1.2.3"), &json!("abcdef123456")), "OPS-34");
         assert_eq!(health["config_path"], "/etc/ductile/config.yaml");
         for key in ["uptime_seconds", "plugins_loaded", "plugins_circuit_open", "binary_path", "version"] {
             assert!(!health[key].is_null(), "{key} in {health}");
@@ -75,6 +76,8 @@ async fn operators_steer_the_gateway_under_their_name() {
     let status = door.get("/system/status").await.json();
     assert_eq!((&status["generation"], &status["config_snapshot_id"]), (&json!(4), &json!(9)));
     assert_eq!(status["reasons"], json!(["a reason for operators"]));
+    assert_eq!((&status["version"], &status["commit"]), (&json!("1.2.3"), &json!("abcdef123456")), "OPS-34");
+    assert_eq!(status["build_time"], "2026-01-01T00:00:00Z");
     assert_eq!(status["boot_id"], door.fake.ring.boot().to_string());
 }
 
