@@ -4,12 +4,13 @@
 //! one transaction of the ledger. Applying can't fail any more: an actor that does not take the change in time is
 //! restarted, and starts under the generation in force.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::Utc;
 use ductile_api::gateway::{Refusal, Reloaded};
+use ductile_domain::catalog::Catalog;
 use ductile_domain::config::{Config, State};
 use ductile_domain::event::LiveEvent;
 use ductile_domain::generation::Generation;
@@ -99,7 +100,7 @@ async fn prepare(shared: &Shared, former: &Arc<Generation>) -> Result<Prepared, 
         Ok(Err(problems)) => return Err(Refusal::InvalidConfig(problems)),
         Err(error) => return Err(Refusal::Internal(format!("reading the configuration panicked: {error}"))),
     };
-    if assembled.is_refused_by_strict_mode() || loses_a_plugin(&former.config, former, &assembled) {
+    if assembled.is_refused_by_strict_mode() || loses_a_plugin(former, &assembled) {
         return Err(Refusal::InvalidConfig(assembled.warnings));
     }
     let restart_required = keep_state(&former.config.state, &mut assembled.config.state);
@@ -109,14 +110,13 @@ async fn prepare(shared: &Shared, former: &Arc<Generation>) -> Result<Prepared, 
 
 /// A start leaves out a plugin that it can't load and goes on. A reload does not: its queued jobs would wait because
 /// of somebody's slip. What the generation in force lacks already is no reason.
-fn loses_a_plugin(config: &Config, former: &Generation, next: &Assembled) -> bool {
-    let is_lacking = |config: &Config, generation: &ductile_domain::catalog::Catalog, name: &str| {
-        config.wants(name) && !generation.get(name).is_some_and(|plugin| plugin.is_runnable)
+fn loses_a_plugin(former: &Generation, next: &Assembled) -> bool {
+    let is_lacking = |config: &Config, catalog: &Catalog, name: &str| {
+        config.wants(name) && !catalog.get(name).is_some_and(|plugin| plugin.is_runnable)
     };
-    next.config
-        .plugins
-        .keys()
-        .any(|name| is_lacking(&next.config, &next.catalog, name) && !is_lacking(config, &former.catalog, name))
+    let mut names = next.config.plugins.keys();
+    names
+        .any(|name| is_lacking(&next.config, &next.catalog, name) && !is_lacking(&former.config, &former.catalog, name))
 }
 
 /// The ledger that is open stays: names what a start would do otherwise.
@@ -286,25 +286,24 @@ impl Differences {
         }
     }
 
-    /// Lists are compared as a whole; plugins by what they are made of, elsewhere.
+    /// Lists are compared as a whole; plugins elsewhere, by what they are made of.
     fn compare(&mut self, former: &Value, next: &Value, path: &str) {
-        let none = Map::new();
         let (Some(one), Some(other)) = (former.as_object(), next.as_object()) else {
             if former != next {
                 self.changed.push(path.to_owned());
             }
             return;
         };
-        let one = if path == "plugins" { &none } else { one };
-        let other = if path == "plugins" { &none } else { other };
-        let keys: BTreeMap<&String, ()> = one.keys().chain(other.keys()).map(|key| (key, ())).collect();
-        for key in keys.into_keys() {
+        let keys: BTreeSet<&String> = one.keys().chain(other.keys()).collect();
+        for key in keys {
             let below = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+            if below == "plugins" {
+                continue;
+            }
             match (one.get(key), other.get(key)) {
                 (Some(one), Some(other)) => self.compare(one, other, &below),
-                (None, Some(_)) if below != "plugins" => self.added.push(below),
-                (Some(_), None) if below != "plugins" => self.removed.push(below),
-                _ => {}
+                (None, _) => self.added.push(below),
+                (_, None) => self.removed.push(below),
             }
         }
     }
