@@ -111,18 +111,24 @@ pub(crate) fn buried(shared: &Shared, buried: &[Buried]) {
             "queued jobs are dead: their plugins were removed or disabled"
         );
     }
-    for Buried { plugin, command, transition } in buried {
-        let job = Announced {
-            job: transition.job,
-            plugin: plugin.clone(),
-            command: command.clone(),
-            dedupe_key: None,
-            attempt: None,
-        };
-        let reason = transition.reason.as_deref().unwrap_or_default();
-        job.say(shared, "job.dead", Some(transition.id), vec![("reason", reason.into())]);
-        shared.waiters.ended(transition.job);
+    for job in buried {
+        dead(shared, job);
     }
+}
+
+/// A queued job died.
+pub(crate) fn dead(shared: &Shared, buried: &Buried) {
+    let Buried { plugin, command, transition } = buried;
+    let job = Announced {
+        job: transition.job,
+        plugin: plugin.clone(),
+        command: command.clone(),
+        dedupe_key: None,
+        attempt: None,
+    };
+    let reason = transition.reason.as_deref().unwrap_or_default();
+    job.say(shared, "job.dead", Some(transition.id), vec![("reason", reason.into())]);
+    shared.waiters.ended(transition.job);
 }
 
 /// An attempt ended: each of its transitions is an event, and those who wait for the job are told.

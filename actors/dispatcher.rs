@@ -8,19 +8,24 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use chrono::{TimeDelta, Utc};
 use ductile_domain::generation::Generation;
 use ductile_domain::ids::JobId;
 use ductile_domain::job::{Candidate, ClaimRequest, Fence};
 use ductile_ledger::{Claimed, Claims, Refusal, Refused};
-use ductile_otp::{Cx, Exit, Message, Restart, Server, Shutdown, Slot, StartInfo, Timer};
+use ductile_otp::{Cx, Exit, Message, Restart, Server, Shutdown, Slot, StartError, StartInfo, Timer};
 use serde_json::{Value, json};
 
+use crate::announce::Announced;
 use crate::job::{Job, JobArgs};
 use crate::shared::{CALL_DEADLINE, LEDGER_DEADLINE, SLOW_POLL, Shared};
 use crate::{ledger, queue};
 
 /// What an attempt's actor gets beyond the plugin's own grace when it is told to stop.
 const STOP_MARGIN: Duration = Duration::from_secs(10);
+
+/// When a job is asked for again whose former attempt still lives.
+const RETRY_DELAY: TimeDelta = TimeDelta::seconds(1);
 
 /// State: who runs, as far as it was told.
 pub(crate) struct Dispatcher {
@@ -105,12 +110,13 @@ impl Server for Dispatcher {
     type Msg = Msg;
     type Args = Arc<Shared>;
 
-    async fn init(shared: Self::Args, _: &Cx<Self>, _: StartInfo) -> Result<Self, Exit> {
+    async fn init(shared: Self::Args, _: &Cx<Self>, start: StartInfo) -> Result<Self, Exit> {
         Ok(Self {
             shared,
             live: HashMap::new(),
             asked: HashMap::new(),
-            last_claim: 0,
+            // what is still said about a predecessor's claim must not be taken for an answer to one of these
+            last_claim: start.incarnation << 32,
             with_twins: HashSet::new(),
             full: HashSet::new(),
             is_full: false,
@@ -168,7 +174,8 @@ impl Dispatcher {
             }
             let give_back = |reply| {
                 let reason = "the dispatcher ended before it started the attempt".to_owned();
-                ledger::Msg::GiveBack { fence, reason, due: None, reply }
+                let job = Announced::of_row(job, &row.plugin.into(), &row.command.into(), row.attempt);
+                ledger::Msg::GiveBack { fence, reason, due: None, job, reply }
             };
             if let Err(error) = addresses.ledger.call(give_back, CALL_DEADLINE).await {
                 tracing::warn!(component = "dispatcher", %error, "could not give back what was claimed and not started; the reaper will");
@@ -199,13 +206,22 @@ impl Dispatcher {
         self.asked.values().filter(|a| a.stands == stands).map(|a| a.candidates.len()).sum()
     }
 
+    /// Slots that nobody holds or has asked for, of all there are.
+    fn free(&self, generation: &Generation) -> (usize, usize) {
+        let max = generation.config.service.max_workers as usize;
+        (max.saturating_sub(self.live.len() + self.under_way(false)), max)
+    }
+
     async fn dispatch(&mut self, cx: &Cx<Self>) {
         if !self.may_dispatch() {
+            // here and not only on the order, whose wake-up may have been swallowed by another
+            if self.under_way(true) > 0 {
+                self.withdraw();
+            }
             return;
         }
         let generation = self.shared.generation();
-        let max = generation.config.service.max_workers as usize;
-        let free = max.saturating_sub(self.live.len() + self.under_way(false));
+        let (free, max) = self.free(&generation);
         let standing = self.under_way(true);
         if free > 0 && !self.is_full {
             let room = self.room(&generation, self.held(), 1);
@@ -358,6 +374,7 @@ impl Dispatcher {
         let Claimed { job, unreadable, .. } = claimed;
         let fence = job.fence;
         let id = fence.job;
+        let announced = Announced::of_attempt(&job);
         self.live.insert(id, job.plugin.clone());
         let args = JobArgs { shared: self.shared.clone(), generation: generation.clone(), job, unreadable };
         let shutdown = Shutdown::After(ductile_plugin::Limits::default().term_grace + STOP_MARGIN);
@@ -367,7 +384,10 @@ impl Dispatcher {
             self.live.remove(&id);
             let reason = format!("attempt not started: {error}");
             tracing::warn!(component = "dispatcher", job_id = %id, reason, "given back");
-            ledger::give_back(&self.shared, fence, reason, None).await;
+            // An attempt of the job that lives on is in the way for a while.
+            let is_taken = matches!(error, StartError::NameTaken(_));
+            let due = is_taken.then(|| Utc::now() + RETRY_DELAY);
+            ledger::give_back(&self.shared, fence, reason, due, &announced).await;
         }
     }
 
@@ -378,8 +398,10 @@ impl Dispatcher {
             let _ = self.shared.addresses.queue.try_cast(queue::Msg::Freed(plugin.clone()));
         }
         let was_full = self.full.remove(plugin) | std::mem::take(&mut self.is_full);
-        // What stands was granted the slot when the end arrived in the ledger: its answer wakes again.
-        if (was_live || was_full) && self.under_way(true) == 0 {
+        // What stands was granted the slot when the end arrived in the ledger, which was told before the end. A slot that
+        // is free nevertheless is none for what stands: its plugins are at their caps.
+        let is_wanted = self.under_way(true) == 0 || self.free(&self.shared.generation()).0 > 0;
+        if (was_live || was_full) && is_wanted {
             self.dispatch(cx).await;
         }
     }

@@ -208,7 +208,8 @@ impl Job {
             .flags
             .degrade("spawn", format!("could not start a process: {error}; attempts are given back and tried again"));
         let due = Utc::now() + chrono::Duration::seconds(1);
-        ledger::give_back(shared, job.fence, format!("spawn: {error}"), Some(due)).await;
+        let announced = Announced::of_attempt(job);
+        ledger::give_back(shared, job.fence, format!("spawn: {error}"), Some(due), &announced).await;
         self.phase = Phase::Reported;
         self.tell_ended();
         Err(Exit::Normal)
@@ -324,7 +325,9 @@ impl Job {
         }
         let JobArgs { shared, job, .. } = &self.args;
         // A cancellation that the stop has overtaken stands in the row: giving back honours it.
-        self.is_settled = ledger::give_back(shared, job.fence, format!("interrupted: {why}"), None).await;
+        let announced = Announced::of_attempt(job);
+        let reason = format!("interrupted: {why}");
+        self.is_settled = ledger::give_back(shared, job.fence, reason, None, &announced).await;
         self.phase = Phase::Reported;
     }
 }

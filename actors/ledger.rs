@@ -42,7 +42,7 @@ pub(crate) enum Msg {
     /// End an attempt with everything that follows.
     Finish { finish: Arc<Finish>, job: Announced, reply: Answer<Finished> },
     /// Put an attempt back uncounted.
-    GiveBack { fence: Fence, reason: String, due: Option<Timestamp>, reply: Answer<Finished> },
+    GiveBack { fence: Fence, reason: String, due: Option<Timestamp>, job: Announced, reply: Answer<Finished> },
     /// Cancel a job.
     Cancel { job: JobId, why: String, requested_by: String, reply: Answer<Cancelled> },
     /// The process of a claim lives; recorded with the next commit.
@@ -125,13 +125,18 @@ impl Server for LedgerActor {
                 }
                 reply.send(result);
             }),
-            Msg::GiveBack { fence, reason, due, reply } => {
-                writer.give_back_then(fence, reason, due, move |result| reply.send(result));
+            Msg::GiveBack { fence, reason, due, job, reply } => {
+                writer.give_back_then(fence, reason, due, move |result| {
+                    if let Ok(finished) = &result {
+                        announce::finished(&shared, &job, finished);
+                    }
+                    reply.send(result);
+                });
             }
             Msg::Cancel { job, why, requested_by, reply } => {
                 writer.cancel_then(job, why, requested_by, move |result| {
-                    if let Ok(Cancelled::Dead { .. }) = &result {
-                        shared.waiters.ended(job);
+                    if let Ok(Cancelled::Dead(buried)) = &result {
+                        announce::dead(&shared, buried);
                     }
                     reply.send(result);
                 });
@@ -240,8 +245,14 @@ pub(crate) async fn finish(shared: &Shared, finish: &Arc<Finish>, job: &Announce
 }
 
 /// Gives an attempt back. Answers whether it was: otherwise the row is left to the reaper's sweep.
-pub(crate) async fn give_back(shared: &Shared, fence: Fence, reason: String, due: Option<Timestamp>) -> bool {
-    let make = |reply| Msg::GiveBack { fence, reason: reason.clone(), due, reply };
+pub(crate) async fn give_back(
+    shared: &Shared,
+    fence: Fence,
+    reason: String,
+    due: Option<Timestamp>,
+    job: &Announced,
+) -> bool {
+    let make = |reply| Msg::GiveBack { fence, reason: reason.clone(), due, job: job.clone(), reply };
     let answer = insist(shared, fence.job, make).await;
     if let Err(error) = &answer {
         tracing::error!(component = "job", job_id = %fence.job, %error, "the ledger does not take an attempt back; the reaper's sweep will");

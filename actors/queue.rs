@@ -29,9 +29,17 @@ pub(crate) struct Queue {
     lines: HashMap<Arc<str>, Line>,
     due: BTreeMap<(chrono::DateTime<Utc>, i64), Candidate>,
     /// What was handed to the dispatcher and is not settled, and since when: a dispatcher that crashed never settles.
-    taken: HashMap<i64, (Instant, Candidate)>,
+    taken: HashMap<i64, Taken>,
     timer: Option<Timer>,
     poll: Option<Timer>,
+}
+
+/// A candidate in the dispatcher's hands.
+struct Taken {
+    since: Instant,
+    candidate: Candidate,
+    /// It became ready again before it was settled.
+    announced: Option<Candidate>,
 }
 
 /// The candidates of one plugin.
@@ -135,7 +143,10 @@ impl Queue {
     async fn absorb_feed(&mut self, cx: &Cx<Self>) {
         let Drained { candidates, overflowed } = self.shared.feed.drain();
         for candidate in candidates {
-            self.put(candidate);
+            match self.taken.get_mut(&candidate.row) {
+                Some(taken) => taken.announced = Some(candidate),
+                None => self.put(candidate),
+            }
         }
         if overflowed {
             self.reload().await;
@@ -183,7 +194,8 @@ impl Queue {
             let Some(candidate) = line.ready.remove(&row) else { continue };
             let Some((left, cap)) = rooms.get_mut(&plugin) else { continue };
             *left -= 1;
-            self.taken.insert(row, (Instant::now(), candidate.clone()));
+            let taken = Taken { since: Instant::now(), candidate: candidate.clone(), announced: None };
+            self.taken.insert(row, taken);
             picked.push((candidate, *cap));
             if *left > 0
                 && let Some((next, _)) = line.ready.first_key_value()
@@ -207,12 +219,16 @@ impl Queue {
 
     fn settle(&mut self, cx: &Cx<Self>, taken: &[i64], back: Vec<(Candidate, Refusal)>) {
         for row in taken {
-            self.taken.remove(row);
+            if let Some(again) = self.taken.remove(row).and_then(|taken| taken.announced) {
+                self.put(again);
+            }
         }
         for (candidate, why) in back {
             match why {
-                Refusal::Gone => {}
-                Refusal::NotDue | Refusal::GlobalCap | Refusal::PluginCap | Refusal::Withdrawn => self.put(candidate),
+                // What waits for its time was announced with it, and is read from the table when the time is near. In the
+                // line it would be asked for again at once.
+                Refusal::Gone | Refusal::NotDue => {}
+                Refusal::GlobalCap | Refusal::PluginCap | Refusal::Withdrawn => self.put(candidate),
                 Refusal::TwinRunning => {
                     self.line(&candidate.plugin.clone()).parked.insert(candidate.row, candidate);
                 }
@@ -223,9 +239,9 @@ impl Queue {
 
     /// Whatever was taken that long ago is in line again: a long line is not read again at its front.
     fn take_back(&mut self, age: Duration) {
-        let lost: Vec<_> = self.taken.extract_if(|_, (since, _)| since.elapsed() >= age).collect();
-        for (_, (_, candidate)) in lost {
-            self.put(candidate);
+        let lost: Vec<_> = self.taken.extract_if(|_, taken| taken.since.elapsed() >= age).collect();
+        for (_, taken) in lost {
+            self.put(taken.announced.unwrap_or(taken.candidate));
         }
     }
 

@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 
 use crate::announce::Announced;
 use crate::shared::{LEDGER_DEADLINE, SLOW_POLL, Shared};
-use crate::{announce, dispatcher, ledger};
+use crate::{announce, dispatcher, job, ledger};
 
 /// How long a left-over process may take after SIGTERM.
 const LEFTOVER_GRACE: Duration = Duration::from_secs(2);
@@ -203,14 +203,25 @@ impl Reaper {
         let live: HashSet<String> = self.shared.jobs.which().into_iter().collect();
         let mut suspects = HashSet::new();
         for row in rows {
-            let job = row.fence.job;
-            if live.contains(&format!("job:{job}")) || self.shared.processes.contains(job) {
+            let id = row.fence.job;
+            let actor = format!("job:{id}");
+            if live.contains(&actor) {
+                // The hint of a cancellation that was asked for before the actor lived reached nobody.
+                if let Some(why) = row.cancelled
+                    && let Some(attempt) = self.shared.jobs.get::<job::Msg>(&actor)
+                {
+                    let _ = attempt.try_cast(job::Msg::Cancel(why));
+                }
+                continue;
+            }
+            if self.shared.processes.contains(id) {
                 continue;
             }
             if self.suspects.contains(&row.fence) {
                 let reason = "no attempt was started for the claim".to_owned();
-                ledger::give_back(&self.shared, row.fence, reason, None).await;
-                let _ = self.shared.addresses.dispatcher.try_cast(dispatcher::Msg::Ended { job, plugin: row.plugin });
+                ledger::give_back(&self.shared, row.fence, reason, None, &row.announced()).await;
+                let _ =
+                    self.shared.addresses.dispatcher.try_cast(dispatcher::Msg::Ended { job: id, plugin: row.plugin });
             } else {
                 suspects.insert(row.fence);
             }
@@ -241,6 +252,8 @@ struct Row {
     command: Arc<str>,
     attempt: u32,
     max_attempts: u32,
+    /// Why its end is asked for, if it is.
+    cancelled: Option<String>,
 }
 
 impl Row {
@@ -251,6 +264,7 @@ impl Row {
             command: row.command.into(),
             attempt: row.attempt,
             max_attempts: row.max_attempts,
+            cancelled: row.is_cancel_requested.then(|| row.cancel_reason.unwrap_or_default()),
         })
     }
 

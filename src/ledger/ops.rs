@@ -146,13 +146,10 @@ impl Claims {
 }
 
 /// Answer to a cancellation.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Cancelled {
     /// It was queued and is `dead` now.
-    Dead {
-        /// Its transition.
-        transition: i64,
-    },
+    Dead(Buried),
     /// It runs; the row is marked, so that it is not tried again.
     Flagged,
     /// It had ended before.
@@ -244,7 +241,7 @@ pub struct Recorded {
     pub ready: Vec<Candidate>,
 }
 
-/// A queued job that died because its plugin was removed or disabled.
+/// A queued job that died: it was cancelled, or its plugin was removed or disabled.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Buried {
     /// Plugin or alias.

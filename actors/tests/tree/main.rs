@@ -4,5 +4,6 @@ mod caps;
 mod chaos;
 mod gateway;
 mod giving_up;
+mod orders;
 mod reloads;
 mod restarts;

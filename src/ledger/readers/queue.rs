@@ -62,6 +62,9 @@ pub struct RunningRow {
     pub started_at: Option<String>,
     /// True when its end is asked for.
     pub is_cancel_requested: bool,
+    /// Why.
+    #[serde(skip)]
+    pub cancel_reason: Option<String>,
 }
 
 impl Readers {
@@ -215,7 +218,7 @@ impl Readers {
     pub async fn running(&self) -> Result<Vec<RunningRow>, Error> {
         let rows = sqlx::query(
             "SELECT id, plugin, command, attempt, max_attempts, claim_no, boot_id, pid, started_at,
-                    cancel_requested_at IS NOT NULL
+                    cancel_requested_at IS NOT NULL, cancel_reason
              FROM job_queue WHERE status = 'running' ORDER BY rowid",
         )
         .fetch_all(&self.pool)
@@ -234,6 +237,7 @@ impl Readers {
                 pid: r.get(7),
                 started_at: r.get(8),
                 is_cancel_requested: r.get(9),
+                cancel_reason: r.get(10),
             })
             .collect())
     }

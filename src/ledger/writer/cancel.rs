@@ -5,7 +5,7 @@ use ductile_domain::job::JobStatus;
 use rusqlite::{OptionalExtension as _, params};
 
 use super::transaction::Transaction;
-use crate::ops::Cancelled;
+use crate::ops::{Buried, Cancelled};
 
 const FIND: &str = "SELECT rowid, status, attempt, plugin, command FROM job_queue WHERE id = ?1";
 const BURY: &str = "UPDATE job_queue SET status = 'dead', completed_at = ?2, next_retry_at = NULL, last_error = ?3,
@@ -30,7 +30,7 @@ impl Transaction<'_> {
                 self.conn.prepare_cached(BURY)?.execute(params![row, self.at, text, requested_by, why])?;
                 self.settle_init(&plugin, &command, &id, Some(&text), None)?;
                 let transition = self.transition(job, Some("queued"), "dead", Some(text), attempt)?;
-                Ok(Cancelled::Dead { transition: transition.id })
+                Ok(Cancelled::Dead(Buried { plugin: plugin.into(), command: command.into(), transition }))
             }
             Ok(JobStatus::Running) => {
                 self.conn.prepare_cached(FLAG)?.execute(params![row, self.at, requested_by, why])?;

@@ -219,7 +219,7 @@ impl Writer {
         request: ClaimRequest,
         stands: bool,
         decided: impl FnMut(Claims) + Send + 'static,
-        started: Arc<dyn Fn(&ClaimedJob, i64) + Send + Sync>,
+        started: Started,
     ) {
         // a writer that has ended drops it
         let _ = self.wishes.send(Wish::Claim(Claim { request, stands, decided: Box::new(decided), started }));
