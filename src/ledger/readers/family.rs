@@ -3,8 +3,9 @@
 use ductile_domain::ids::JobId;
 use serde::Serialize;
 use sqlx::Row as _;
+use sqlx::sqlite::SqliteRow;
 
-use super::{Readers, reading};
+use super::{JobRow, Readers, reading};
 use crate::error::Error;
 
 /// Jobs of one family that are read; what is deeper is left out.
@@ -69,13 +70,14 @@ pub struct FamilyTiming {
 }
 
 const FAMILY: &str = "WITH RECURSIVE family (id, depth) AS (
-        SELECT id, 0 FROM job_queue WHERE id = ?1
+        SELECT ?1, 0
         UNION ALL
         SELECT q.id, f.depth + 1 FROM family f JOIN job_queue q ON q.parent_job_id = f.id
         LIMIT ?2)";
 
 impl Readers {
-    /// The job and all its descendants; `None` when there is no such row.
+    /// The job, from the log when its row is pruned, and the descendants whose rows and ancestors' rows are left; `None`
+    /// when nothing is left of the job.
     ///
     /// # Errors
     /// When the read failed.
@@ -108,26 +110,14 @@ impl Readers {
             .fetch_all(&self.lists)
             .await
             .map_err(reading("a job's family"))?;
-        let is_truncated = rows.len() > limit as usize;
-        let jobs: Vec<_> = rows
-            .iter()
-            .take(limit as usize)
-            .map(|row| FamilyRow {
-                job_id: row.get(0),
-                parent_job_id: row.get(1),
-                plugin: row.get(2),
-                command: row.get(3),
-                status: row.get(4),
-                attempt: row.get(5),
-                created_at: row.get(6),
-                started_at: row.get(7),
-                completed_at: row.get(8),
-                last_error: row.get(9),
-                result: row.get(10),
-                result_bytes: row.get(11),
-            })
-            .collect();
-        Ok((!jobs.is_empty()).then_some(Family { jobs, is_truncated }))
+        let mut jobs: Vec<_> = rows.iter().map(family_row).collect();
+        if jobs.first().is_none_or(|first| first.job_id != job.to_string()) {
+            let Some(root) = self.pruned_job(job).await? else { return Ok(None) };
+            jobs.insert(0, pruned_root(root));
+        }
+        let is_truncated = jobs.len() > limit as usize;
+        jobs.truncate(limit as usize);
+        Ok(Some(Family { jobs, is_truncated }))
     }
 
     /// Where the time of the job and its descendants went; `None` when no attempt has left a record.
@@ -159,5 +149,39 @@ impl Readers {
             dur_ns: dur,
             gateway_ns: wall.saturating_sub(dur),
         }))
+    }
+}
+
+fn family_row(row: &SqliteRow) -> FamilyRow {
+    FamilyRow {
+        job_id: row.get(0),
+        parent_job_id: row.get(1),
+        plugin: row.get(2),
+        command: row.get(3),
+        status: row.get(4),
+        attempt: row.get(5),
+        created_at: row.get(6),
+        started_at: row.get(7),
+        completed_at: row.get(8),
+        last_error: row.get(9),
+        result: row.get(10),
+        result_bytes: row.get(11),
+    }
+}
+
+fn pruned_root(row: JobRow) -> FamilyRow {
+    FamilyRow {
+        job_id: row.id,
+        parent_job_id: row.parent_job_id,
+        plugin: row.plugin,
+        command: row.command,
+        status: row.status,
+        attempt: row.attempt,
+        created_at: row.created_at,
+        started_at: row.started_at,
+        completed_at: row.completed_at,
+        last_error: row.last_error,
+        result_bytes: row.result.as_ref().and_then(|result| i64::try_from(result.len()).ok()),
+        result: row.result,
     }
 }

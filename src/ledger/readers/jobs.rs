@@ -161,7 +161,7 @@ impl Readers {
 
     /// A job of which only the log is left. Only the rows of ended jobs are pruned, so its last transition says how it
     /// ended; without that the last attempt does.
-    async fn pruned_job(&self, id: JobId) -> Result<Option<JobRow>, Error> {
+    pub(super) async fn pruned_job(&self, id: JobId) -> Result<Option<JobRow>, Error> {
         let row = sqlx::query(
             "SELECT 0, l.job_id, l.plugin, l.command, l.payload,
                 coalesce((SELECT t.to_status FROM job_transitions t WHERE t.job_id = l.job_id ORDER BY t.id DESC LIMIT 1),

@@ -234,6 +234,9 @@ async fn a_recorded_input_outlives_its_row() {
     assert_eq!((shown.status.as_str(), shown.attempt, shown.is_pruned), ("succeeded", 2, true));
     assert_eq!((shown.result.as_deref(), shown.stderr.as_deref()), (Some(r#"{"status":"ok"}"#), Some("to stderr\n")));
     assert!(shown.completed_at.is_some() && shown.payload.is_some());
+    bed.enqueue(child(id, "later")).await;
+    let family = readers.family(id).await.expect("readable").expect("the root is in the log");
+    assert_eq!(family.jobs.iter().map(|j| j.plugin.as_str()).collect::<Vec<_>>(), ["echo", "later"]);
     let pruned = readers.recorded(id).await.expect("readable").expect("the log has it");
     assert_eq!((pruned.status.as_deref(), &pruned.payload), (None, &fresh.payload));
     assert_eq!((pruned.plugin.as_str(), pruned.command.as_str(), pruned.has_its_context), ("echo", "poll", true));
