@@ -10,6 +10,7 @@ use ductile_domain::catalog::Catalog;
 use ductile_domain::generation::Generation;
 use ductile_domain::ids::{BootId, JobId};
 use ductile_domain::tree::TreeNode;
+use ductile_domain::version::Build;
 use ductile_ledger::Readers;
 use serde_json::Value;
 
@@ -134,6 +135,10 @@ impl Gateway for Forgetful {
 
     fn readers(&self) -> &Readers {
         &self.readers
+    }
+
+    fn build(&self) -> Build {
+        Build { version: "none", commit: "none", built_at: "1970-01-01T00:00:00Z" }
     }
 
     fn boot_id(&self) -> BootId {
