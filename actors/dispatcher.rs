@@ -143,6 +143,12 @@ impl Server for Dispatcher {
         Ok(())
     }
 
+    /// With a stop of the gateway nobody comes after this actor: what stands would be granted to nobody when the attempts
+    /// are given back, and be taken for crashed at the next start.
+    async fn terminate(&mut self, _: &Cx<Self>, _: &Exit) {
+        self.withdraw();
+    }
+
     fn inspect(&self) -> Value {
         json!({
             "running": self.live.len(),

@@ -204,3 +204,19 @@ async fn what_is_given_back_and_what_dies_in_the_queue_is_told() {
     assert!(told.iter().any(|e| e["type"] == "job.dead" && e["job_id"] == waiting.to_string()), "{told:?}");
     gateway.stop().await;
 }
+
+/// OPS-08: a stop that the dispatcher hears before the drain leaves no row `running`: what stood is granted to nobody.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stop_takes_back_the_claims_that_stand() {
+    let mut gateway = Gateway::start(1, patient_numbers()).await;
+    let job = gateway.enqueue("work", "hang").await;
+    gateway.process_of(job).await;
+    let next = gateway.enqueue("work", "hang").await;
+    gateway.until_standing(1).await;
+    // longer than the drain
+    assert!(gateway.ctl().stall(DISPATCHER, 2 * STALL));
+    gateway.take_running().stop("the test is over").await;
+    let rows = gateway.sql("SELECT status, attempt FROM job_queue ORDER BY rowid").await;
+    assert_eq!(rows, [["queued", "1"], ["queued", "1"]]);
+    assert_eq!(gateway.starts_of(next).await, "0");
+}

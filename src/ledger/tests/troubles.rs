@@ -5,7 +5,7 @@ mod support;
 use std::time::Duration;
 
 use ductile_domain::job::JobStatus;
-use ductile_ledger::{Snapshot, Verdict, WriteError};
+use ductile_ledger::{Refusal, Snapshot, Verdict, WriteError};
 use sqlx::sqlite::SqliteConnection;
 use support::{Bed, new_job};
 
@@ -80,5 +80,24 @@ async fn a_spawn_outlasts_a_failed_commit() {
     release(held).await;
     bed.ledger.writer.flush().await;
     assert_eq!(bed.ledger.readers.running().await.expect("read")[0].pid, Some(4711));
+    bed.ledger.close().await;
+}
+
+/// A row that can't be read costs its own job: it is not asked for again at once, and stored JSON that is no text fails
+/// the attempt.
+#[tokio::test]
+async fn a_row_that_can_not_be_read_stands_in_nobodys_way() {
+    let bed = Bed::new().await;
+    let (bad, odd, good) = (bed.queued("echo").await, bed.queued("echo").await, bed.queued("echo").await);
+    let mut sql = bed.sql().await;
+    for (row, change) in [(bad.row, "created_at = CAST(x'ff' AS TEXT)"), (odd.row, "payload = CAST(x'22ff22' AS TEXT)")]
+    {
+        let change = sqlx::AssertSqlSafe(format!("UPDATE job_queue SET {change} WHERE rowid = {row}"));
+        sqlx::raw_sql(change).execute(&mut sql).await.expect("changed");
+    }
+    let claims = bed.claim(vec![bad, odd.clone(), good.clone()]).await;
+    let taken: Vec<_> = claims.claimed.iter().map(|c| (c.job.fence.job, c.unreadable)).collect();
+    assert_eq!(taken, [(odd.job, Some("payload")), (good.job, None)]);
+    assert_eq!(claims.refused.iter().map(|r| r.why).collect::<Vec<_>>(), [Refusal::Gone]);
     bed.ledger.close().await;
 }

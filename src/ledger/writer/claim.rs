@@ -135,14 +135,19 @@ impl Slots {
 
 fn read(conn: &Connection, row: &Row<'_>, candidate: &Candidate, now: Timestamp) -> Result<Claimed, rusqlite::Error> {
     let mut unreadable = None;
-    let mut json = |text: Option<String>, column: &'static str| {
-        text.and_then(|text| RawValue::from_string(text).map_err(|_| unreadable = Some(column)).ok())
+    // what is no text can't be read either
+    let mut json = |text: Result<Option<String>, rusqlite::Error>, column: &'static str| {
+        let value = text.map(|text| text.map(RawValue::from_string).transpose());
+        value.map_err(drop).and_then(|value| value.map_err(drop)).unwrap_or_else(|()| {
+            unreadable = Some(column);
+            None
+        })
     };
-    let payload = json(row.get(4)?, "payload");
-    let state = json(row.get(13)?, "state");
+    let payload = json(row.get(4), "payload");
+    let state = json(row.get(13), "state");
     let context = match row.get::<_, Option<String>>(12)? {
-        Some(id) => conn.prepare_cached(CONTEXT)?.query_row([id], |row| row.get(0)).optional()?,
-        None => None,
+        Some(id) => conn.prepare_cached(CONTEXT)?.query_row([id], |row| row.get(0)).optional(),
+        None => Ok(None),
     };
     let context = json(context, "accumulated_json");
     let job = ClaimedJob {

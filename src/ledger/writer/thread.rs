@@ -195,9 +195,10 @@ impl Thread {
             } else {
                 match self.slots.grant(&self.store.conn, candidate, *cap, max_running, now) {
                     Ok(decided) => decided,
+                    // Asked for again at once, it would stand before all others for ever; the queue's poll finds it.
                     Err(error) => {
-                        tracing::warn!(component = "ledger", job_id = %candidate.job, %error, "could not read a candidate");
-                        Err(Refusal::Withdrawn)
+                        tracing::error!(component = "ledger", job_id = %candidate.job, %error, "could not read a candidate");
+                        Err(Refusal::Gone)
                     }
                 }
             };
