@@ -103,3 +103,28 @@ fn a_sync_precedes_exactly_the_answers_that_need_one() {
         assert_eq!(got, wanted, "{durability}: {found:?}");
     }
 }
+
+/// Promise 9: the write-ahead log begins anew under a load that never pauses.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_write_ahead_log_does_not_grow_under_load() {
+    const MIB: u64 = 1 << 20;
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("ductile.db");
+    let mut options = OpenOptions::new(path.clone(), BootId::from(Uuid::now_v7()));
+    options.durability = Durability::Normal;
+    let ledger = open(options).await.expect("the ledger opens");
+    let payload = format!("\"{}\"", "x".repeat(100_000));
+    let size = |name: &str| std::fs::metadata(dir.path().join(name)).map_or(0, |file| file.len());
+    let mut longest = 0;
+    for _ in 0..1_500 {
+        let mut job = new_job("echo");
+        job.payload = Some(serde_json::value::RawValue::from_string(payload.clone()).expect("JSON"));
+        ledger.writer.enqueue(vec![job], 1).await.expect("enqueued");
+        longest = longest.max(size("ductile.db-wal"));
+    }
+    assert!(size("ductile.db") > 64 * MIB, "it is copied while the load goes on");
+    assert!(longest < 100 * MIB, "{longest} bytes");
+    assert_eq!(ledger.readers.counts().await.expect("read").queued, 1_500);
+    ledger.close().await;
+    assert_eq!(size("ductile.db-wal"), 0);
+}

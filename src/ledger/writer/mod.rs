@@ -3,6 +3,7 @@
 
 mod batch;
 mod cancel;
+mod checkpoint;
 mod claim;
 mod enqueue;
 mod errand;

@@ -9,6 +9,7 @@ use fail::fail_point;
 use rusqlite::{Connection, OpenFlags};
 
 use super::batch::Item;
+use super::checkpoint::Checkpoints;
 use super::transaction::{Done, Transaction};
 use super::{Op, Spawn};
 use crate::error::WriteError;
@@ -31,6 +32,7 @@ pub(super) struct Store {
     durability: Durability,
     /// What `PRAGMA synchronous` is now: true for FULL.
     is_synced: bool,
+    checkpoints: Checkpoints,
 }
 
 impl Store {
@@ -43,7 +45,7 @@ impl Store {
         // a tree, and the pages that matter are the newest of each tree.
         conn.execute_batch(
             "PRAGMA journal_size_limit = 67108864; PRAGMA temp_store = MEMORY; PRAGMA cache_size = -2048;
-             PRAGMA wal_autocheckpoint = 8000; PRAGMA trusted_schema = OFF; PRAGMA foreign_keys = ON;
+             PRAGMA wal_autocheckpoint = 0; PRAGMA trusted_schema = OFF; PRAGMA foreign_keys = ON;
              PRAGMA synchronous = FULL",
         )?;
         Ok(Self {
@@ -53,6 +55,7 @@ impl Store {
             clock: options.clock.clone(),
             durability: options.durability,
             is_synced: true,
+            checkpoints: Checkpoints::start(&options.path, options.busy_timeout),
         })
     }
 
@@ -64,6 +67,7 @@ impl Store {
              ON CONFLICT (name) DO UPDATE SET value = excluded.value",
             [now],
         )?;
+        self.checkpoints.end();
         self.conn.close().map_err(|(_, error)| error)
     }
 
@@ -116,6 +120,7 @@ impl Store {
         fail_point!("ledger_before_begin");
         let done = self.transaction(|conn, now| Transaction::new(conn, now).run(items, spawns))?;
         fail_point!("ledger_after_commit");
+        self.checkpoints.after_commit(&self.conn);
         Ok(done)
     }
 
