@@ -4,7 +4,8 @@
 //! A thread with a connection of its own copies what is committed, several times, since more is written meanwhile. Only
 //! the last few pages are left to the writer: when it has copied those, its next transaction begins the log anew.
 
-use std::path::{Path, PathBuf};
+use std::cell::Cell;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::mpsc::{self, Receiver, SyncSender};
@@ -13,11 +14,8 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags};
 
-/// Bytes of the log from which on it is copied.
-const LIMIT: u64 = 16 << 20;
-
-/// Commits between two looks at the log's size.
-const COMMITS: u32 = 32;
+/// Frames (pages) of the log from which on it is copied: 16 MiB.
+const LIMIT: u32 = 8_000;
 
 /// Frames of the log that are few enough for the writer.
 const FEW: i64 = 200;
@@ -29,19 +27,26 @@ const IDLE: u8 = 0;
 const COPYING: u8 = 1;
 const COPIED: u8 = 2;
 
+thread_local! {
+    /// Frames of the log after this thread's last commit.
+    static FRAMES: Cell<u32> = const { Cell::new(0) };
+}
+
 /// The writer's side.
 pub(super) struct Checkpoints {
-    log: PathBuf,
-    commits: u32,
+    /// Frames from which on the log is copied: more than [`LIMIT`] while a reader keeps it from beginning anew.
+    due: u32,
     state: Arc<AtomicU8>,
     copier: Option<(SyncSender<()>, JoinHandle<()>)>,
 }
 
 impl Checkpoints {
     /// Starts the thread. Without one the writer copies by itself.
-    pub(super) fn start(file: &Path, busy_timeout: Duration) -> Self {
-        let mut log = file.as_os_str().to_owned();
-        log.push("-wal");
+    pub(super) fn start(conn: &Connection, file: &Path, busy_timeout: Duration) -> Self {
+        conn.wal_hook(Some(|_, frames| {
+            FRAMES.set(u32::try_from(frames).unwrap_or(0));
+            Ok(())
+        }));
         let state = Arc::new(AtomicU8::new(IDLE));
         let (nudge, nudges) = mpsc::sync_channel(1);
         let (file, shared) = (file.to_owned(), state.clone());
@@ -51,27 +56,33 @@ impl Checkpoints {
         if let Err(error) = &thread {
             tracing::warn!(component = "ledger", %error, "no thread copies the write-ahead log; the writer does");
         }
-        Self { log: log.into(), commits: 0, state, copier: thread.ok().map(|thread| (nudge, thread)) }
+        Self { due: LIMIT, state, copier: thread.ok().map(|thread| (nudge, thread)) }
     }
 
     /// To be called after each commit.
     pub(super) fn after_commit(&mut self, conn: &Connection) {
-        self.commits += 1;
+        let frames = FRAMES.get();
+        if frames < LIMIT {
+            self.due = LIMIT;
+        }
         match self.state.load(Ordering::Acquire) {
             COPIED => {
                 self.state.store(IDLE, Ordering::Release);
+                self.due = frames + LIMIT / 4;
                 report(copy(conn));
             }
-            IDLE if self.commits.is_multiple_of(COMMITS) && self.is_long() => match &self.copier {
-                Some((nudge, _)) if nudge.try_send(()).is_ok() => self.state.store(COPYING, Ordering::Release),
-                _ => report(copy(conn)),
+            IDLE if frames > self.due => match &self.copier {
+                Some((nudge, _)) => {
+                    // before the nudge: the thread must not be done first
+                    self.state.store(COPYING, Ordering::Release);
+                    if nudge.try_send(()).is_err() {
+                        self.state.store(COPIED, Ordering::Release);
+                    }
+                }
+                None => report(copy(conn)),
             },
             _ => {}
         }
-    }
-
-    fn is_long(&self) -> bool {
-        std::fs::metadata(&self.log).is_ok_and(|log| log.len() > LIMIT)
     }
 
     /// Ends the thread, so that the writer's connection is the last to close.

@@ -45,9 +45,10 @@ impl Store {
         // a tree, and the pages that matter are the newest of each tree.
         conn.execute_batch(
             "PRAGMA journal_size_limit = 67108864; PRAGMA temp_store = MEMORY; PRAGMA cache_size = -2048;
-             PRAGMA wal_autocheckpoint = 0; PRAGMA trusted_schema = OFF; PRAGMA foreign_keys = ON;
+             PRAGMA trusted_schema = OFF; PRAGMA foreign_keys = ON;
              PRAGMA synchronous = FULL",
         )?;
+        let checkpoints = Checkpoints::start(&conn, &options.path, options.busy_timeout);
         Ok(Self {
             conn,
             boot: options.boot,
@@ -55,7 +56,7 @@ impl Store {
             clock: options.clock.clone(),
             durability: options.durability,
             is_synced: true,
-            checkpoints: Checkpoints::start(&options.path, options.busy_timeout),
+            checkpoints,
         })
     }
 
