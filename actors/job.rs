@@ -9,14 +9,11 @@ use std::sync::Arc;
 use chrono::Utc;
 use ductile_domain::catalog::Plugin;
 use ductile_domain::generation::Generation;
-use ductile_domain::ids::JobId;
 use ductile_domain::job::ClaimedJob;
-use ductile_domain::outcome::{AttemptStatus, Cause, Outcome};
+use ductile_domain::outcome::{Cause, Outcome};
 use ductile_domain::plan::{self, Plan};
-use ductile_domain::retry::{self, RetryPolicy};
 use ductile_ledger::{Finish, Verdict, WriteError};
 use ductile_otp::{Cx, Exit, Message, Server, Slot, StartInfo};
-use ductile_plugin::outcome::judge;
 use ductile_plugin::{End, Exited, Handle, Invocation, Limits};
 use ductile_plugin::{environment, protocol};
 use serde_json::{Value, json};
@@ -25,7 +22,7 @@ use tokio::sync::oneshot;
 use crate::announce::Announced;
 use crate::generations::Place;
 use crate::shared::{CALL_DEADLINE, Shared};
-use crate::{announce, dispatcher, ledger, reaper, router};
+use crate::{announce, dispatcher, ending, ledger, router};
 
 /// What an attempt is made of.
 #[derive(Clone)]
@@ -58,8 +55,14 @@ enum Phase {
 }
 
 pub(crate) enum Msg {
-    /// The process was reaped.
+    /// The process was reaped, and something has to be asked before its end can be recorded.
     Exited(Box<Exited>),
+    /// Its end is recorded.
+    Recorded,
+    /// Its end could not be recorded at once.
+    Unrecorded(Arc<Finish>),
+    /// It was lost to a panic of our own.
+    Lost,
     /// Someone cancelled the job; the text is recorded.
     Cancel(String),
 }
@@ -68,6 +71,9 @@ impl Message for Msg {
     fn kind(&self) -> &'static str {
         match self {
             Self::Exited(_) => "Exited",
+            Self::Recorded => "Recorded",
+            Self::Unrecorded(_) => "Unrecorded",
+            Self::Lost => "Lost",
             Self::Cancel(_) => "Cancel",
         }
     }
@@ -99,6 +105,9 @@ impl Server for Job {
     async fn handle(&mut self, _: &Cx<Self>, msg: Msg) -> Result<(), Exit> {
         match msg {
             Msg::Exited(exited) => self.exited(*exited).await,
+            Msg::Recorded => self.recorded(),
+            Msg::Lost => Err(Exit::Error("the end of the process was lost to a panic".to_owned())),
+            Msg::Unrecorded(finish) => self.report(finish.outcome.clone()).await,
             Msg::Cancel(why) => {
                 self.cancel(why);
                 Ok(())
@@ -162,7 +171,7 @@ impl Job {
             // Lost when the ledger's mailbox is full: recovery then finds the process by its environment.
             let _ = ledger.try_cast(ledger::Msg::RecordSpawn { fence, pid, pid_start });
         };
-        let process = Process::start(shared, fence.job, cx.slot().clone(), invocation, on_alive);
+        let process = Process::start(&self.args, cx.slot().clone(), invocation, on_alive);
         announce::preflight(shared, job, "run", "");
         self.phase = Phase::Running(process);
     }
@@ -178,23 +187,20 @@ impl Job {
         if let End::SpawnFailed { ours: true, error } = &exited.end {
             return self.give_back_for_lack_of_resources(error.clone()).await;
         }
-        let JobArgs { generation, job, shared, .. } = &self.args;
-        let Some(plugin) = generation.catalog.get(&job.plugin) else {
+        let was_cancelled = matches!(exited.end, End::Cancelled);
+        let Some(mut outcome) = ending::judged(&self.args, exited) else {
             return Err(Exit::Error("the plugin vanished from an immutable generation".to_owned()));
         };
-        shared.flags.clear("spawn");
-        let was_cancelled = matches!(exited.end, End::Cancelled);
-        let (mut outcome, warnings) = judge(exited, plugin, &job.command, Utc::now());
-        for warning in warnings {
-            tracing::warn!(component = "job", plugin = %job.plugin, job_id = %job.fence.job, "{warning}");
-        }
         if was_cancelled && let Some(why) = &self.cancelled {
             outcome.error = Some(format!("cancelled: {why}"));
         }
-        if let Some(stderr) = outcome.stderr.as_deref().filter(|s| !s.is_empty()) {
-            tracing::warn!(component = "plugin", plugin = %job.plugin, job_id = %job.fence.job, stderr, "plugin wrote to stderr");
-        }
         self.report(outcome).await
+    }
+
+    fn recorded(&mut self) -> Result<(), Exit> {
+        self.phase = Phase::Reported;
+        self.tell_ended();
+        Err(Exit::Normal)
     }
 
     /// Our own lack of processes, memory or descriptors says nothing about the plugin: the attempt does not count.
@@ -265,20 +271,17 @@ impl Job {
 
     async fn finish_with(&self, outcome: &Arc<Outcome>) -> Arc<Finish> {
         let plan = self.plan(outcome).await;
-        let JobArgs { generation, job, .. } = &self.args;
-        let policy = generation.catalog.get(&job.plugin).map_or_else(RetryPolicy::default, |p| p.retry);
-        let ending = retry::decide(outcome, job.attempt, job.max_attempts, &policy, announce::fraction(job.fence));
         for kind in &plan.unmatched {
+            let job = &self.args.job;
             tracing::debug!(component = "router", plugin = %job.plugin, job_id = %job.fence.job, event = kind, "event matched nothing");
         }
-        let outcome = Outcome::clone(outcome);
-        Arc::new(Finish { fence: job.fence, outcome, ending, plan, is_awaited: false })
+        ending::finish(&self.args, Outcome::clone(outcome), plan)
     }
 
     /// Asks the router when there is something to route; state alone needs no question.
     async fn plan(&self, outcome: &Arc<Outcome>) -> Plan {
         let JobArgs { shared, generation, job, .. } = &self.args;
-        if outcome.status != AttemptStatus::Succeeded || outcome.events.is_empty() {
+        if !ending::needs_router(outcome) {
             return plan::plan(generation, job, outcome);
         }
         loop {
@@ -357,26 +360,23 @@ impl Process {
     /// Starts the process. Until it is gone, whether the actor lives or not, the reaper leaves the row alone, so that no
     /// second attempt runs beside the first.
     fn start(
-        shared: &Arc<Shared>,
-        job: JobId,
+        args: &JobArgs,
         actor: Slot<Msg>,
         invocation: Invocation,
         on_alive: impl FnOnce(u32, u64) + Send + 'static,
     ) -> Self {
         let (end, ended) = oneshot::channel();
-        shared.processes.insert(job);
-        let told = shared.clone();
+        let job = args.job.fence.job;
+        args.shared.processes.insert(job);
+        let args = args.clone();
+        let runner = args.shared.runner.clone();
         let on_exit = move |exited| {
-            told.processes.remove(job);
-            // The stop of an actor waits for this, its mailbox for the message; a dead one left its row to the reaper.
+            args.shared.processes.remove(job);
+            // The stop of an actor waits for this; a dead one left its row to the reaper.
             let _ = end.send(());
-            // Nothing else wakes the actor, so that this takes no place in its mailbox and can't be refused.
-            actor.wake(|| Msg::Exited(Box::new(exited)));
-            if !actor.is_up() {
-                told.addresses.reaper.wake(|| reaper::Msg::Crashed);
-            }
+            ending::at_once(args, actor, exited);
         };
-        Self { handle: Some(shared.runner.start_then(invocation, on_alive, on_exit)), ended }
+        Self { handle: Some(runner.start_then(invocation, on_alive, on_exit)), ended }
     }
 
     fn cancel(&mut self) {

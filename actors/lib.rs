@@ -8,6 +8,7 @@ mod breaker;
 mod config;
 mod dispatcher;
 mod drainer;
+mod ending;
 mod environments;
 mod generations;
 mod handle;

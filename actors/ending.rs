@@ -1,0 +1,106 @@
+//! The end of a process, on the thread that owned it: judged, planned and handed to the writer there, so that no actor has
+//! to wake before a slot is free. Whatever has to be asked, waited for or tried again goes to the attempt's actor.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::{Arc, PoisonError};
+
+use chrono::Utc;
+use ductile_domain::outcome::{AttemptStatus, Outcome};
+use ductile_domain::plan::{self, Plan};
+use ductile_domain::retry::{self, RetryPolicy};
+use ductile_ledger::{Finish, Finished, Verdict, WriteError};
+use ductile_otp::Slot;
+use ductile_plugin::outcome::judge;
+use ductile_plugin::{End, Exited};
+
+use crate::announce::{self, Announced};
+use crate::job::{JobArgs, Msg};
+use crate::reaper;
+
+/// Records the end if nothing stands in the way; the actor is told in any case.
+pub(crate) fn at_once(args: JobArgs, actor: Slot<Msg>, exited: Exited) {
+    // The actor knows why it was cancelled, and what our own lack of resources asks for.
+    let is_plain = !matches!(exited.end, End::Cancelled | End::SpawnFailed { ours: true, .. });
+    if !is_plain || args.generation.catalog.get(&args.job.plugin).is_none() {
+        return tell(&args, &actor, Msg::Exited(Box::new(exited)));
+    }
+    let judging = || {
+        let outcome = judged(&args, exited)?;
+        let needs_router = needs_router(&outcome);
+        let plan = if needs_router { Plan::default() } else { plan::plan(&args.generation, &args.job, &outcome) };
+        Some((needs_router, finish(&args, outcome, plan)))
+    };
+    // A panic costs this attempt, as one of its actor would.
+    let Ok(Some((needs_router, finish))) = std::panic::catch_unwind(AssertUnwindSafe(judging)) else {
+        return tell(&args, &actor, Msg::Lost);
+    };
+    let writer = args.shared.writer.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let owed = Owed { args, actor, finish: Some(finish.clone()) };
+    if let (false, Some(writer)) = (needs_router, writer) {
+        writer.finish_then(finish, move |result| owed.answered(&result));
+    }
+}
+
+/// Only what a success emits is routed.
+pub(crate) fn needs_router(outcome: &Outcome) -> bool {
+    outcome.status == AttemptStatus::Succeeded && !outcome.events.is_empty()
+}
+
+/// What the attempt came to; `None` when its plugin is not in the generation.
+pub(crate) fn judged(args: &JobArgs, exited: Exited) -> Option<Outcome> {
+    let JobArgs { shared, generation, job, .. } = args;
+    let plugin = generation.catalog.get(&job.plugin)?;
+    shared.flags.clear("spawn");
+    let (outcome, warnings) = judge(exited, plugin, &job.command, Utc::now());
+    for warning in warnings {
+        tracing::warn!(component = "job", plugin = %job.plugin, job_id = %job.fence.job, "{warning}");
+    }
+    if let Some(stderr) = outcome.stderr.as_deref().filter(|s| !s.is_empty()) {
+        tracing::warn!(component = "plugin", plugin = %job.plugin, job_id = %job.fence.job, stderr, "plugin wrote to stderr");
+    }
+    Some(outcome)
+}
+
+/// The end with everything that follows from it.
+pub(crate) fn finish(args: &JobArgs, outcome: Outcome, plan: Plan) -> Arc<Finish> {
+    let JobArgs { generation, job, .. } = args;
+    let policy = generation.catalog.get(&job.plugin).map_or_else(RetryPolicy::default, |p| p.retry);
+    let ending = retry::decide(&outcome, job.attempt, job.max_attempts, &policy, announce::fraction(job.fence));
+    Arc::new(Finish { fence: job.fence, outcome, ending, plan, is_awaited: false })
+}
+
+/// Nothing else wakes the actor, so that this takes no place in its mailbox and can't be refused.
+fn tell(args: &JobArgs, actor: &Slot<Msg>, msg: Msg) {
+    actor.wake(|| msg);
+    if !actor.is_up() {
+        args.shared.addresses.reaper.wake(|| reaper::Msg::Crashed);
+    }
+}
+
+/// An end that the actor must hear of. Dropped without an answer of the writer it is the actor's to record.
+struct Owed {
+    args: JobArgs,
+    actor: Slot<Msg>,
+    finish: Option<Arc<Finish>>,
+}
+
+impl Owed {
+    fn answered(mut self, result: &Result<Finished, WriteError>) {
+        match result {
+            Ok(finished) if finished.verdict != Verdict::Replan => {
+                self.finish = None;
+                announce::finished(&self.args.shared, &Announced::of_attempt(&self.args.job), finished);
+                tell(&self.args, &self.actor, Msg::Recorded);
+            }
+            _ => {}
+        }
+    }
+}
+
+impl Drop for Owed {
+    fn drop(&mut self) {
+        if let Some(finish) = self.finish.take() {
+            tell(&self.args, &self.actor, Msg::Unrecorded(finish));
+        }
+    }
+}
