@@ -102,7 +102,9 @@ pub struct BootOptions {
 
 /// What follows a reload outside of the tree, such as the log's level. Must not block.
 #[derive(Clone, Default)]
-pub struct OnReload(Option<Arc<dyn Fn(&Config) + Send + Sync>>);
+pub struct OnReload(Option<Arc<ReloadHook>>);
+
+type ReloadHook = dyn Fn(&Config) + Send + Sync;
 
 impl OnReload {
     /// Calls `apply` with each new configuration.
