@@ -155,6 +155,7 @@ async fn kill_the_gateway(gateway: &mut DemoGateway, client: &Client, report: &m
     heading(5, "Kill the gateway itself in the middle of a job", report);
     let id = submit(client, "nap", json!({})).await?;
     let orphan = process_of(id).await?;
+    recorded(client, id).await?;
     command(&format!("kill -9 {}    # the gateway", gateway.pid()), report);
     gateway.kill()?;
     let file = Offline::open(&gateway.instance())?;
@@ -269,6 +270,16 @@ async fn process_of(id: JobId) -> Result<u32, Error> {
         not_after(deadline, "no process was found for the job")?;
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
+}
+
+/// Until the ledger says that the job runs, some milliseconds after its process began.
+async fn recorded(client: &Client, id: JobId) -> Result<(), Error> {
+    let deadline = Instant::now() + PATIENCE;
+    while client.get(&format!("/job/{id}")).await?["status"] != "running" {
+        not_after(deadline, "the job was not recorded as running")?;
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    Ok(())
 }
 
 fn kill(pid: u32) -> Result<(), Error> {

@@ -65,10 +65,6 @@ impl Slots {
         self.0.len()
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
     /// How many of them are the plugin's.
     pub(super) fn of(&self, plugin: &str) -> usize {
         self.0.values().filter(|held| &*held.plugin == plugin).count()

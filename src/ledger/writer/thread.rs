@@ -2,7 +2,7 @@
 //!
 //! A slot that an end frees is granted at once, before the end is written, so that no process waits for a commit; the
 //! grant and the end share the next transaction, in this order. What came first waits at most [`COMPANY`] for more,
-//! never when nothing runs, and never with an answer that leaves the gateway.
+//! never when nothing else runs, and never with an answer that leaves the gateway.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
@@ -137,8 +137,9 @@ impl Thread {
                 self.commit();
             }
         }
-        // with nothing running, nothing would come to share the commit; what holds up grants is not waited with
-        if self.batch.is_awaited || self.batch.holds_grants || self.slots.is_empty() && self.failed.is_none() {
+        // With one attempt at most, nothing else would come to share the commit; what holds up grants is not waited with.
+        let is_idle = self.slots.len() <= 1 && self.failed.is_none();
+        if self.batch.is_awaited || self.batch.holds_grants || is_idle {
             self.commit();
         }
         None
