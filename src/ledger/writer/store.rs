@@ -44,7 +44,7 @@ impl Store {
         // A large cache would cost more than it saves: SQLite walks over all of it at every commit that moved pages in
         // a tree, and the pages that matter are the newest of each tree.
         conn.execute_batch(
-            "PRAGMA journal_size_limit = 67108864; PRAGMA temp_store = MEMORY; PRAGMA cache_size = -2048;
+            "PRAGMA journal_size_limit = 67108864; PRAGMA temp_store = MEMORY; PRAGMA cache_size = -1024;
              PRAGMA trusted_schema = OFF; PRAGMA foreign_keys = ON;
              PRAGMA synchronous = FULL",
         )?;

@@ -41,6 +41,8 @@ pub(super) struct Thread {
     slots: Slots,
     /// Changes when somebody else has written into the file.
     version: i64,
+    /// That was looked at since the last commit.
+    has_looked: bool,
     /// Claims that wait for a slot, or for the commit of something that they must see.
     claims: Vec<Claim>,
     /// When and why the last commit failed: nothing is granted before one succeeds.
@@ -59,6 +61,7 @@ impl Thread {
             spawns_due: None,
             slots,
             version,
+            has_looked: false,
             claims: Vec::new(),
             failed: None,
         })
@@ -68,6 +71,8 @@ impl Thread {
     /// that the writer is closed.
     pub(super) fn run(mut self) {
         let closing = loop {
+            // once for each batch is enough, and always after a rest
+            self.has_looked &= !self.batch.items.is_empty();
             let wish = match self.due() {
                 None => self.mailbox.recv().map_err(RecvTimeoutError::from),
                 Some(due) => self.mailbox.recv_timeout(due.saturating_duration_since(Instant::now())),
@@ -226,6 +231,7 @@ impl Thread {
     /// Commits the batch with the spawns that wait, and answers it; when it fails as a whole, each piece gets its own
     /// try.
     fn commit(&mut self) {
+        self.has_looked = false;
         self.spawns_due = None;
         let spawns = std::mem::take(&mut self.spawns);
         let Batch { items, is_awaited, .. } = std::mem::take(&mut self.batch);
@@ -300,6 +306,9 @@ impl Thread {
 
     /// Slots are those of the rows, so whoever else writes rows is seen.
     fn look_for_others(&mut self) {
+        if std::mem::replace(&mut self.has_looked, true) {
+            return;
+        }
         match self.store.version() {
             Ok(version) if version == self.version => {}
             Ok(version) => {
