@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use chrono::Utc;
-use ductile_domain::event::{Fields, JobFields, LiveEvent};
+use ductile_domain::event::{self, Fields, JobFields, LiveEvent};
 use ductile_domain::ids::JobId;
 use ductile_domain::job::{ClaimedJob, Fence, JobStatus, NewJob};
 use ductile_domain::time;
@@ -138,21 +138,10 @@ pub(crate) fn finished(shared: &Shared, job: &Announced, finished: &Finished) {
         if let Some(reason) = &transition.reason {
             more.push(("reason", Value::from(reason.as_str())));
         }
-        let kind = match (transition.from, transition.to) {
-            (_, "succeeded") => "job.completed",
-            (_, "failed") => "job.failed",
-            (_, "timed_out") => "job.timed_out",
-            (_, "skipped") => "job.skipped",
-            (_, "dead") => "job.dead",
-            (Some("running"), "queued") => "job.given_back",
-            (_, "queued") => {
-                if let Some(due) = finished.due {
-                    more.push(("next_retry_at", time::format(due).into()));
-                }
-                "job.retry_scheduled"
-            }
-            _ => continue,
-        };
+        let kind = event::of_transition(transition.from, transition.to);
+        if let ("job.retry_scheduled", Some(due)) = (kind, finished.due) {
+            more.push(("next_retry_at", time::format(due).into()));
+        }
         job.say(shared, kind, Some(transition.id), more);
     }
     if finished.status.is_none_or(JobStatus::is_terminal) {

@@ -347,16 +347,7 @@ impl Replayed {
     }
 
     pub(crate) fn kind(&self) -> &'static str {
-        match (self.row.from_status.as_deref(), self.row.to_status.as_str()) {
-            (None, _) => "job.enqueued",
-            (_, "running") => "job.started",
-            (_, "succeeded") => "job.completed",
-            (_, "skipped") => "job.skipped",
-            (_, "failed") => "job.failed",
-            (_, "timed_out") => "job.timed_out",
-            (_, "dead") => "job.dead",
-            _ => "job.retry_scheduled",
-        }
+        ductile_domain::event::of_transition(self.row.from_status.as_deref(), &self.row.to_status)
     }
 
     pub(crate) fn to_json(&self) -> Value {

@@ -19,6 +19,23 @@ pub struct LiveEvent {
     pub fields: Fields,
 }
 
+/// The type of the event that a row of `job_transitions` is, live and replayed. `from` and `to` are states of a job or of
+/// an attempt.
+#[must_use]
+pub fn of_transition(from: Option<&str>, to: &str) -> &'static str {
+    match (from, to) {
+        (None, _) => "job.enqueued",
+        (_, "running") => "job.started",
+        (_, "succeeded") => "job.completed",
+        (_, "skipped") => "job.skipped",
+        (_, "failed") => "job.failed",
+        (_, "timed_out") => "job.timed_out",
+        (_, "dead") => "job.dead",
+        (Some("running"), _) => "job.given_back",
+        _ => "job.retry_scheduled",
+    }
+}
+
 /// The fields of an event; jobs are typed because they are many.
 #[derive(Debug, Clone)]
 pub enum Fields {
@@ -76,5 +93,18 @@ impl LiveEvent {
             }
         }
         Value::Object(out)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::of_transition;
+
+    /// Both lead back to the queue; only one of them waits for its time.
+    #[test]
+    fn what_was_given_back_is_told_apart_from_a_retry() {
+        assert_eq!(of_transition(Some("running"), "queued"), "job.given_back");
+        assert_eq!(of_transition(Some("failed"), "queued"), "job.retry_scheduled");
+        assert_eq!(of_transition(None, "queued"), "job.enqueued");
     }
 }

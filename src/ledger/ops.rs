@@ -91,6 +91,13 @@ pub struct Finished {
     pub children: Vec<Enqueued>,
 }
 
+impl Finished {
+    /// Nothing was changed, and of the row nothing is known.
+    pub(crate) const fn unchanged(verdict: Verdict) -> Self {
+        Self { verdict, status: None, due: None, transitions: Vec::new(), children: Vec::new() }
+    }
+}
+
 /// A job taken for one attempt.
 #[derive(Debug, Clone)]
 pub struct Claimed {

@@ -90,17 +90,12 @@ impl Found {
     /// The answer to a call that changes nothing.
     fn untouched(&self, verdict: Verdict) -> Finished {
         let due = self.due.as_deref().and_then(time::parse);
-        Finished { verdict, status: self.status.parse().ok(), due, transitions: Vec::new(), children: Vec::new() }
+        Finished { status: self.status.parse().ok(), due, ..Finished::unchanged(verdict) }
     }
 }
 
 fn applied(status: JobStatus, due: Option<Timestamp>, transitions: Vec<Transition>) -> Finished {
-    Finished { verdict: Verdict::Applied, status: Some(status), due, transitions, children: Vec::new() }
-}
-
-/// The answer about a job that is gone.
-fn unknown() -> Finished {
-    Finished { verdict: Verdict::Fenced, status: None, due: None, transitions: Vec::new(), children: Vec::new() }
+    Finished { status: Some(status), due, transitions, ..Finished::unchanged(Verdict::Applied) }
 }
 
 impl Transaction<'_> {
@@ -113,7 +108,7 @@ impl Transaction<'_> {
     pub(super) fn finish(&mut self, finish: &Finish) -> Result<Result<Finished, WriteError>, rusqlite::Error> {
         let (fence, outcome) = (finish.fence, &finish.outcome);
         let job = fence.job.to_string();
-        let Some(found) = self.find(&job)? else { return Ok(Ok(unknown())) };
+        let Some(found) = self.find(&job)? else { return Ok(Ok(Finished::unchanged(Verdict::Fenced))) };
         let verdict = found.verdict(fence.claim_no, fence.claim_no);
         if verdict != Verdict::Applied {
             return Ok(Ok(found.untouched(verdict)));
@@ -196,7 +191,7 @@ impl Transaction<'_> {
         reason: &str,
         due: Option<Timestamp>,
     ) -> Result<Finished, rusqlite::Error> {
-        let Some(found) = self.find(&fence.job.to_string())? else { return Ok(unknown()) };
+        let Some(found) = self.find(&fence.job.to_string())? else { return Ok(Finished::unchanged(Verdict::Fenced)) };
         let verdict = found.verdict(fence.claim_no, -fence.claim_no);
         if verdict != Verdict::Applied {
             return Ok(found.untouched(verdict));

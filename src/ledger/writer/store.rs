@@ -103,13 +103,7 @@ impl Store {
         let gone = jobs.iter().map(|j| &*j.plugin).find(|p| !in_force.plugins.contains(*p)).map(str::to_owned);
         match (gone, op) {
             (None, op) => return Some(op),
-            (Some(_), Op::Finish(_, then)) => then(Ok(Finished {
-                verdict: Verdict::Replan,
-                status: None,
-                due: None,
-                transitions: Vec::new(),
-                children: Vec::new(),
-            })),
+            (Some(_), Op::Finish(_, then)) => then(Ok(Finished::unchanged(Verdict::Replan))),
             (Some(plugin), op) => op.refuse(WriteError::PluginGone { plugin }),
         }
         None

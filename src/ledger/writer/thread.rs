@@ -94,7 +94,7 @@ impl Thread {
             tracing::warn!(component = "ledger", %error, "failed to close the ledger cleanly");
         }
         if let Some(reply) = closing {
-            let _: Result<(), ()> = reply.send(());
+            let _ = reply.send(());
         }
     }
 
