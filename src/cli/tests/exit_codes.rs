@@ -27,7 +27,8 @@ fn configured(text: &str) -> tempfile::TempDir {
 /// CLI-05, CLI-06: one case for each code that needs no gateway.
 #[test]
 fn command_lines_end_with_their_documented_codes() {
-    let good = configured("plugin_roots: [plugins]\n");
+    // any free port: the usual one may be in use by a gateway of whoever runs this
+    let good = configured("plugin_roots: [plugins]\napi: {listen: 127.0.0.1:0}\n");
     let bad = configured("plugin_roots: [plugins]\nservice:\n  max_workers: 0\n");
     for (dir, line, code) in [
         (&good, "version --json", 0),
