@@ -120,6 +120,8 @@ fn init(plugin: &Plugin, print: &Print, reason: &'static str) -> Init {
         source_event: None,
         target_key: String::new(),
         context: None,
+        seat: None,
+        is_routed: true,
         replay_of: None,
         snapshot: None,
     };

@@ -89,6 +89,8 @@ impl Gateway for Handle {
             source_event: None,
             target_key: String::new(),
             context: submission.context,
+            seat: None,
+            is_routed: true,
             snapshot: generation.snapshot,
             replay_of: submission.replay_of,
         };

@@ -83,6 +83,15 @@ uuid_id!(
     "context id"
 );
 
+uuid_id!(
+    /// Names one join that waits for the branches of one split.
+    JoinId,
+    "join id"
+);
+
+/// Where new ids come from; this crate has no randomness of its own.
+pub type Fresh<'a> = &'a mut dyn FnMut() -> Uuid;
+
 /// True when `text` may name a plugin, an alias or a command: letters, digits, `_`, `-`, `.`, at most 128 bytes,
 /// beginning with a letter or a digit.
 #[must_use]

@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use crate::ids::{BootId, ContextId, EventId, JobId};
+use crate::ids::{BootId, ContextId, EventId, JobId, JoinId};
 use crate::time::Timestamp;
 
 /// The state of a row in `job_queue`.
@@ -103,6 +103,15 @@ pub struct Fence {
     pub claim_no: i64,
 }
 
+/// The branch that a job belongs to: its join fires when the last job of all its branches has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Seat {
+    /// The innermost join that waits for the job.
+    pub join: JoinId,
+    /// Which branch of the split, from 0 in authored order.
+    pub branch: u32,
+}
+
 /// Work to be enqueued. The ledger decides about duplicates in the transaction that inserts it.
 #[derive(Debug, Clone)]
 pub struct NewJob {
@@ -134,6 +143,10 @@ pub struct NewJob {
     pub target_key: String,
     /// Accumulated baggage of the hop.
     pub context: Option<ContextId>,
+    /// The join that waits for it, if any.
+    pub seat: Option<Seat>,
+    /// False: what it emits starts no pipeline and follows no route.
+    pub is_routed: bool,
     /// Configuration snapshot in force.
     pub snapshot: Option<i64>,
     /// The ended job whose input this one repeats; named in the reason of its first transition.
@@ -167,8 +180,14 @@ pub struct ClaimedJob {
     pub started_at: Timestamp,
     /// The plugin's current compatibility view, a JSON object; `None` when there is no row.
     pub state: Option<Box<RawValue>>,
-    /// The accumulated baggage, a JSON object; `None` outside pipelines.
+    /// The accumulated baggage, a JSON object; `None` outside pipelines and routes.
     pub context: Option<Box<RawValue>>,
+    /// Row of `event_context` that holds it.
+    pub context_id: Option<ContextId>,
+    /// The join that waits for it, if any.
+    pub seat: Option<Seat>,
+    /// False: what it emits starts no pipeline and follows no route.
+    pub is_routed: bool,
     /// The job that caused this one.
     pub parent: Option<JobId>,
 }

@@ -58,6 +58,8 @@ pub enum Cause {
     SpawnFailed,
     /// Preflight refused the job before any spawn.
     Preflight,
+    /// The plugin succeeded, and what must follow could not be planned: a claim of baggage that fails.
+    Routing,
     /// Someone cancelled the job.
     Cancelled,
     /// The gateway, or the attempt's actor, crashed while the attempt ran.
@@ -81,6 +83,7 @@ impl Cause {
             Self::Timeout => "timeout",
             Self::SpawnFailed => "spawn_failed",
             Self::Preflight => "preflight",
+            Self::Routing => "routing",
             Self::Cancelled => "cancelled",
             Self::Crashed => "crashed",
             Self::PluginGone => "plugin_gone",
@@ -90,7 +93,15 @@ impl Cause {
     /// True when another attempt may end differently.
     #[must_use]
     pub const fn is_retryable(self) -> bool {
-        !matches!(self, Self::RetryRefused | Self::ExitConfig | Self::Preflight | Self::Cancelled | Self::PluginGone)
+        !matches!(
+            self,
+            Self::RetryRefused
+                | Self::ExitConfig
+                | Self::Preflight
+                | Self::Routing
+                | Self::Cancelled
+                | Self::PluginGone
+        )
     }
 }
 
@@ -136,7 +147,8 @@ pub struct Outcome {
     pub status: AttemptStatus,
     /// The trouble, unless it succeeded or was skipped.
     pub cause: Option<Cause>,
-    /// Text for `last_error`; names the cause and, where there is one, the next step.
+    /// Text for `last_error`; names the cause and, where there is one, the next step. On a success it says what became
+    /// of an event that was dropped.
     pub error: Option<String>,
     /// What the plugin printed on stdout, verbatim when it was UTF-8, bounded.
     pub result: Option<String>,

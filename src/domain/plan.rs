@@ -1,17 +1,21 @@
 //! What must follow an attempt, as pure data that the ledger commits with it.
 
+use std::sync::Arc;
+
+use serde_json::value::RawValue;
+
 use crate::generation::Generation;
-use crate::job::ClaimedJob;
-use crate::job::NewJob;
+use crate::ids::{ContextId, JoinId};
+use crate::job::{ClaimedJob, NewJob, Seat};
 use crate::outcome::{EmittedEvent, Outcome};
 
 /// What the plugin's snapshot does to its compatibility view.
 #[derive(Debug, Clone)]
 pub enum StateChange {
     /// Replace the view wholesale.
-    Mirror(Box<serde_json::value::RawValue>),
+    Mirror(Box<RawValue>),
     /// Merge the top-level keys into the view.
-    Merge(Box<serde_json::value::RawValue>),
+    Merge(Box<RawValue>),
 }
 
 /// An append-only fact to be recorded.
@@ -20,7 +24,57 @@ pub struct NewFact {
     /// The rule's type, such as `file_watch.snapshot`.
     pub fact_type: String,
     /// The snapshot, a JSON object.
-    pub fact: Box<serde_json::value::RawValue>,
+    pub fact: Box<RawValue>,
+}
+
+/// A row of `event_context`, inserted before the jobs that refer to it.
+#[derive(Debug, Clone)]
+pub struct NewContext {
+    /// Its id.
+    pub id: ContextId,
+    /// The context that it accretes to.
+    pub parent: Option<ContextId>,
+    /// Pipeline in which the step was written; `None` for a plain route.
+    pub pipeline: Option<Arc<str>>,
+    /// Step that it was made for.
+    pub step: Option<Arc<str>>,
+    /// The accumulated baggage with the control keys under `ductile`, a JSON object.
+    pub accumulated: Box<RawValue>,
+}
+
+/// A join that begins to wait: one for each time that a split with a join is entered.
+#[derive(Debug, Clone)]
+pub struct NewJoin {
+    /// Its id, which the seats of the branches' jobs name.
+    pub id: JoinId,
+    /// The join that waits for this one.
+    pub outer: Option<Seat>,
+    /// The branches' first steps by name, in authored order.
+    pub branches: Vec<Arc<str>>,
+    /// The `core.join` job that follows the last of them; its parent, its event and its payload are set when it fires.
+    pub job: NewJob,
+}
+
+/// A branch has reached its join.
+#[derive(Debug, Clone)]
+pub struct Arrival {
+    /// Which join, which branch.
+    pub seat: Seat,
+    /// The payload that the branch's last event brought.
+    pub payload: Option<Box<RawValue>>,
+}
+
+/// An event that ended its chain because the chain is as deep as it may be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Dropped {
+    /// Type of the event.
+    pub event: String,
+    /// The pipeline that it would have entered or gone on in.
+    pub pipeline: Option<Arc<str>>,
+    /// Depth that the next hop would have had.
+    pub depth: u32,
+    /// The cap.
+    pub max_depth: u32,
 }
 
 /// Everything that one attempt's end causes. An empty plan is the usual case.
@@ -28,14 +82,24 @@ pub struct NewFact {
 pub struct Plan {
     /// Number of the generation under which it was made.
     pub generation: u64,
+    /// Rows that the children refer to.
+    pub contexts: Vec<NewContext>,
+    /// Joins that begin to wait for some of the children.
+    pub joins: Vec<NewJoin>,
     /// Jobs to enqueue before the parent becomes terminal.
     pub children: Vec<NewJob>,
+    /// What the job brings to the join that waits for it.
+    pub arrivals: Vec<Arrival>,
     /// Facts to append.
     pub facts: Vec<NewFact>,
     /// Change of the compatibility view.
     pub state: Option<StateChange>,
     /// Events that matched nothing, for the log.
     pub unmatched: Vec<String>,
+    /// Events that went no further.
+    pub dropped: Vec<Dropped>,
+    /// Why nothing can follow although the plugin succeeded: the attempt fails with this text.
+    pub fault: Option<String>,
 }
 
 /// Plans what follows a successful attempt under `generation`.

@@ -238,6 +238,9 @@ impl Bench {
             started_at: now,
             state: self.state.clone(),
             context: None,
+            context_id: None,
+            seat: None,
+            is_routed: true,
             parent: None,
         }
     }

@@ -110,6 +110,8 @@ fn jobs_are_read_from_the_file_when_no_gateway_runs() {
             source_event: None,
             target_key: String::new(),
             context: None,
+            seat: None,
+            is_routed: true,
             snapshot: None,
         };
         ledger.writer.enqueue(vec![job], 1).await.expect("enqueued");

@@ -178,6 +178,8 @@ fn job() -> NewJob {
         source_event: None,
         target_key: String::new(),
         context: None,
+        seat: None,
+        is_routed: true,
         snapshot: None,
         replay_of: None,
     }

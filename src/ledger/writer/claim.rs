@@ -160,6 +160,9 @@ fn read(conn: &Connection, row: &Row<'_>, candidate: &Candidate, now: Timestamp)
         started_at: now,
         state,
         context,
+        context_id: row.get_ref(12)?.as_str_or_null()?.and_then(|id| id.parse().ok()),
+        seat: None,
+        is_routed: true,
         parent: row.get_ref(11)?.as_str_or_null()?.and_then(|id| id.parse().ok()),
     };
     Ok(Claimed { job: Arc::new(job), unreadable })

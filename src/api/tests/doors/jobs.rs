@@ -40,6 +40,8 @@ impl Fake {
             source_event: None,
             target_key: String::new(),
             context: None,
+            seat: None,
+            is_routed: true,
             snapshot: None,
             replay_of: None,
         };

@@ -142,6 +142,8 @@ pub(crate) fn new_job(plugin: &str) -> NewJob {
         source_event: None,
         target_key: String::new(),
         context: None,
+        seat: None,
+        is_routed: true,
         snapshot: None,
         replay_of: None,
     }

@@ -69,6 +69,9 @@ pub(crate) fn job(plugin: &Plugin, command: &str, payload: Option<&str>) -> Clai
         started_at: now,
         state: None,
         context: None,
+        context_id: None,
+        seat: None,
+        is_routed: true,
         parent: None,
     }
 }
