@@ -239,7 +239,7 @@ fn join(name: &str, found: &Discovered, entry: Option<&PluginEntry>, max_workers
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Api, Durability, Service, Source, State};
+    use crate::config::{Api, Durability, NotifyOnComplete, Service, Source, State};
     use crate::manifest::{CommandType, PROTOCOL};
     use serde_json::json;
 
@@ -259,11 +259,22 @@ mod tests {
                 strict_mode: false,
                 allow_symlinks: true,
                 plugin_env_passthrough: Vec::new(),
+                hook_max_depth: 4,
             },
             plugin_roots: Vec::new(),
             plugins: entries.iter().map(|(name, entry)| ((*name).to_owned(), entry.clone())).collect(),
-            api: Api { enabled: false, listen: ([127, 0, 0, 1], 0).into(), max_body_size: 1, tokens: Vec::new() },
+            api: Api {
+                enabled: false,
+                listen: ([127, 0, 0, 1], 0).into(),
+                max_body_size: 1,
+                max_sync_timeout: day,
+                max_concurrent_sync: 1,
+                tokens: Vec::new(),
+            },
             state: State { path: PathBuf::from("/s"), durability: Durability::Accepted },
+            pipelines: Vec::new(),
+            routes: Vec::new(),
+            instances: Vec::new(),
             source: Source::default(),
         }
     }
@@ -278,6 +289,7 @@ mod tests {
             timeouts: BTreeMap::new(),
             timeout: None,
             env_passthrough: Vec::new(),
+            notify_on_complete: NotifyOnComplete::Never,
         }
     }
 

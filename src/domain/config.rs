@@ -11,8 +11,8 @@ use serde_json::{Map, Value};
 use crate::retry::RetryPolicy;
 use crate::scope::Grants;
 
-/// One configuration, complete.
-#[derive(Debug, Clone)]
+/// One configuration, complete. Its `Debug` only counts pipelines and routes, for their values may be secrets.
+#[derive(Clone)]
 pub struct Config {
     /// Gateway-wide settings.
     pub service: Service,
@@ -24,8 +24,34 @@ pub struct Config {
     pub api: Api,
     /// The ledger.
     pub state: State,
+    /// `pipelines:` of all files in order, merged and interpolated but otherwise unchecked: what the entries say is the
+    /// compiler's matter, which names them `pipelines[<index>]` or `pipelines.<name>` in the paths of its problems.
+    ///
+    /// A text may hold a value from the environment. Problems may quote such a text as a whole, for whoever attaches
+    /// places to them takes it out again; nothing else may show it.
+    pub pipelines: Vec<Value>,
+    /// `routes:`, as [`Config::pipelines`]; problems name them `routes[<index>]`.
+    pub routes: Vec<Value>,
+    /// `instances[].name`: where relay steps may send to.
+    pub instances: Vec<String>,
     /// Where it came from.
     pub source: Source,
+}
+
+impl fmt::Debug for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Config")
+            .field("service", &self.service)
+            .field("plugin_roots", &self.plugin_roots)
+            .field("plugins", &self.plugins)
+            .field("api", &self.api)
+            .field("state", &self.state)
+            .field("pipelines", &self.pipelines.len())
+            .field("routes", &self.routes.len())
+            .field("instances", &self.instances)
+            .field("source", &self.source)
+            .finish()
+    }
 }
 
 impl Config {
@@ -63,6 +89,8 @@ pub struct Service {
     pub allow_symlinks: bool,
     /// Environment variables that every plugin gets beside the allow-list.
     pub plugin_env_passthrough: Vec<String>,
+    /// How long a chain of jobs may grow of which each was started by a hook of the one before.
+    pub hook_max_depth: u32,
 }
 
 /// `plugins.<name>:`. Its `Debug` names the keys of `config` only, for their values may be secrets.
@@ -84,6 +112,20 @@ pub struct PluginEntry {
     pub timeout: Option<Duration>,
     /// Environment variables that it gets beside the allow-list.
     pub env_passthrough: Vec<String>,
+    /// Whether the ends of its jobs fire hooks.
+    pub notify_on_complete: NotifyOnComplete,
+}
+
+/// `plugins.<name>.notify_on_complete`: which of a plugin's jobs fire `on-hook` pipelines when they end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum NotifyOnComplete {
+    /// None.
+    #[default]
+    Never,
+    /// Those without a parent.
+    Roots,
+    /// Those, and those that a hook started while their chain is shorter than [`Service::hook_max_depth`].
+    Cascade,
 }
 
 impl fmt::Debug for PluginEntry {
@@ -97,6 +139,7 @@ impl fmt::Debug for PluginEntry {
             .field("timeouts", &self.timeouts)
             .field("timeout", &self.timeout)
             .field("env_passthrough", &self.env_passthrough)
+            .field("notify_on_complete", &self.notify_on_complete)
             .finish()
     }
 }
@@ -110,6 +153,10 @@ pub struct Api {
     pub listen: SocketAddr,
     /// Largest request body in bytes.
     pub max_body_size: usize,
+    /// Longest wait of a synchronous call, whatever the pipeline's own timeout.
+    pub max_sync_timeout: Duration,
+    /// How many synchronous calls may wait at the same time.
+    pub max_concurrent_sync: u32,
     /// Bearer tokens.
     pub tokens: Vec<Token>,
 }

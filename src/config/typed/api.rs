@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
 
 use ductile_domain::config::{Api, Token};
 
@@ -14,6 +15,13 @@ use crate::show::{self, Shown};
 const DEFAULT_PORT: u16 = 8080;
 const DEFAULT_BODY: u64 = 1 << 20;
 const LARGEST_BODY: u64 = 1 << 30;
+const DEFAULT_WAIT: Duration = Duration::from_secs(300);
+const SHORTEST_WAIT: Duration = Duration::from_millis(1);
+/// As long as an attempt may run.
+const LONGEST_WAIT: Duration = Duration::from_secs(7 * 86_400);
+const DEFAULT_WAITING: u32 = 10;
+/// Each holds a connection open.
+const MOST_WAITING: u32 = 10_000;
 
 pub(crate) fn read(top: &mut Section<'_>, from: &service::Read, tokens: Vec<Token>, findings: &mut Findings) -> Api {
     let node = top.get("api");
@@ -25,7 +33,9 @@ pub(crate) fn read(top: &mut Section<'_>, from: &service::Read, tokens: Vec<Toke
     let mut auth = keys.section("auth", findings);
     auth.get("tokens");
     auth.close(findings);
-    keys.later(&["max_concurrent_sync", "max_sync_timeout", "allowed_origins"], findings);
+    let waits = keys.duration("max_sync_timeout", SHORTEST_WAIT..=LONGEST_WAIT, findings).unwrap_or(DEFAULT_WAIT);
+    let waiting = keys.number("max_concurrent_sync", 1..=MOST_WAITING, findings).unwrap_or(DEFAULT_WAITING);
+    keys.later(&["allowed_origins"], findings);
     // With a file missing, its tokens are missing too, and the next two would blame the wrong thing.
     if enabled && tokens.is_empty() && findings.is_complete {
         let hint = "add an entry under api.auth.tokens with a token such as ${DUCTILE_TOKEN} and its scopes";
@@ -41,7 +51,14 @@ pub(crate) fn read(top: &mut Section<'_>, from: &service::Read, tokens: Vec<Toke
         }
     }
     keys.close(findings);
-    Api { enabled, listen, max_body_size: usize::try_from(body).unwrap_or(usize::MAX), tokens }
+    Api {
+        enabled,
+        listen,
+        max_body_size: usize::try_from(body).unwrap_or(usize::MAX),
+        max_sync_timeout: waits,
+        max_concurrent_sync: waiting,
+        tokens,
+    }
 }
 
 fn add(problem: ductile_domain::problem::Problem, origin: Option<Origin>, findings: &mut Findings) {
@@ -91,6 +108,8 @@ pub(crate) fn show(api: &Api, root: &mut BTreeMap<String, Node>) {
     show::fill(keys, "enabled", Shown::boolean(api.enabled));
     show::fill(keys, "listen", Shown::text(&api.listen.to_string()));
     show::fill(keys, "max_body_size", Shown::number(u64::try_from(api.max_body_size).unwrap_or(u64::MAX)));
+    show::fill(keys, "max_sync_timeout", Shown::duration(api.max_sync_timeout));
+    show::fill(keys, "max_concurrent_sync", Shown::number(api.max_concurrent_sync.into()));
 }
 
 #[cfg(test)]

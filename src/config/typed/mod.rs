@@ -11,6 +11,7 @@ use std::path::PathBuf;
 
 use ductile_domain::config::{Config, Source};
 use ductile_domain::problem::Problem;
+use serde_json::Value;
 
 use crate::findings::Findings;
 use crate::intake::{Intake, path_list};
@@ -19,8 +20,7 @@ use crate::paths::resolve;
 use crate::section::Section;
 
 /// Sections whose shape is checked but on which this build does not act yet: name and whether it is a list.
-const LATER: [(&str, bool); 5] =
-    [("pipelines", true), ("routes", true), ("instances", true), ("webhooks", false), ("remote_ingress", false)];
+const LATER: [(&str, bool); 3] = [("instances", true), ("webhooks", false), ("remote_ingress", false)];
 
 /// The typed configuration; what is wrong goes to `findings` and is replaced by its default, so that all is found.
 pub(crate) fn read(root: &Node, intake: &mut Intake<'_>, findings: &mut Findings) -> Config {
@@ -31,6 +31,9 @@ pub(crate) fn read(root: &Node, intake: &mut Intake<'_>, findings: &mut Findings
     let plugins = plugins::read(top.get("plugins"), service_keys.most_workers, findings);
     let tokens = tokens::read(root, &mut top, intake, findings);
     let api = api::read(&mut top, &service_keys, tokens, findings);
+    let pipelines = list(&mut top, "pipelines", findings);
+    let routes = list(&mut top, "routes", findings);
+    let instances = instances(&mut top);
     // Read by the loader before typing.
     top.get("include");
     let mut variables = top.section("environment_vars", findings);
@@ -49,13 +52,43 @@ pub(crate) fn read(root: &Node, intake: &mut Intake<'_>, findings: &mut Findings
             top.later(&[key], findings);
         } else if let Some(node) = top.get(key) {
             let what = if is_list { "a list" } else { "a map" };
-            let category = if matches!(key, "routes" | "webhooks") { key } else { "service" };
+            let category = if key == "webhooks" { key } else { "service" };
             let problem = Problem::error(category, format!("expected {what}, found {}", node.kind()));
             findings.add(problem.at_path(key), node.origin);
         }
     }
     top.close(findings);
-    Config { service: service_keys.service, plugin_roots, plugins, api, state, source: Source::default() }
+    Config {
+        service: service_keys.service,
+        plugin_roots,
+        plugins,
+        api,
+        state,
+        pipelines,
+        routes,
+        instances,
+        source: Source::default(),
+    }
+}
+
+/// A list whose entries the compiler of pipelines types and checks.
+fn list(top: &mut Section<'_>, key: &'static str, findings: &mut Findings) -> Vec<Value> {
+    let Some(node) = top.get(key) else { return Vec::new() };
+    match node.to_json() {
+        Value::Array(items) => items,
+        _ => {
+            let problem = Problem::error(key, format!("expected a list, found {}", node.kind())).at_path(key);
+            findings.add(problem.hint("begin each entry with `- `"), node.origin);
+            Vec::new()
+        }
+    }
+}
+
+/// The names only, so that a `relay` step can be checked; an instance is not acted on yet.
+fn instances(top: &mut Section<'_>) -> Vec<String> {
+    let Some(Content::List(items)) = top.get("instances").map(|node| &node.content) else { return Vec::new() };
+    let names = items.iter().filter_map(|item| item.map()?.get("name")?.text());
+    names.map(str::to_owned).collect()
 }
 
 fn plugin_roots(top: &mut Section<'_>, intake: &Intake<'_>, findings: &mut Findings) -> Vec<PathBuf> {

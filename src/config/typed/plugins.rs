@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use ductile_domain::config::PluginEntry;
+use ductile_domain::config::{NotifyOnComplete, PluginEntry};
 use ductile_domain::ids::is_name;
 use ductile_domain::problem::Problem;
 use ductile_domain::retry::{LONGEST_BACKOFF, RetryPolicy};
@@ -52,9 +52,23 @@ fn entry(node: &Node, path: &str, max_workers: u32, findings: &mut Findings) -> 
         let problem = Problem::warning("schedule", "`schedule` is ignored").at_path(join(path, "schedule"));
         findings.add(problem.hint("write `schedules:`, a list"), node.origin);
     }
-    keys.later(&["schedules", "notify_on_complete", "max_outstanding_polls", "circuit_breaker"], findings);
+    let notify_on_complete = notify_on_complete(&mut keys, findings);
+    keys.later(&["schedules", "max_outstanding_polls", "circuit_breaker"], findings);
     keys.close(findings);
-    PluginEntry { enabled, uses, config, retry, parallelism, timeouts, timeout, env_passthrough }
+    PluginEntry { enabled, uses, config, retry, parallelism, timeouts, timeout, env_passthrough, notify_on_complete }
+}
+
+fn notify_on_complete(keys: &mut Section<'_>, findings: &mut Findings) -> NotifyOnComplete {
+    let is_word =
+        keys.get("notify_on_complete").and_then(Node::text).is_some_and(|t| t.trim().parse::<bool>().is_err());
+    if !is_word {
+        let fires = keys.boolean("notify_on_complete", findings).unwrap_or(false);
+        return if fires { NotifyOnComplete::Roots } else { NotifyOnComplete::Never };
+    }
+    match keys.word("notify_on_complete", &["true", "false", "cascade"], findings) {
+        Some("cascade") => NotifyOnComplete::Cascade,
+        _ => NotifyOnComplete::Never,
+    }
 }
 
 fn uses(keys: &mut Section<'_>, findings: &mut Findings) -> Option<String> {
@@ -128,6 +142,12 @@ pub(crate) fn show(plugins: &BTreeMap<String, PluginEntry>, root: &mut BTreeMap<
         let keys = show::map(entries, name);
         keys.remove("max_attempts");
         show::fill(keys, "enabled", Shown::boolean(plugin.enabled));
+        let notifies = match plugin.notify_on_complete {
+            NotifyOnComplete::Never => Shown::boolean(false),
+            NotifyOnComplete::Roots => Shown::boolean(true),
+            NotifyOnComplete::Cascade => Shown::text("cascade"),
+        };
+        show::fill(keys, "notify_on_complete", notifies);
         let retry = show::map(keys, "retry");
         show::fill(retry, "max_attempts", Shown::number(plugin.retry.max_attempts.into()));
         show::fill(retry, "backoff_base", Shown::duration(plugin.retry.backoff_base));

@@ -21,6 +21,9 @@ const FASTEST_TICK: Duration = Duration::from_millis(100);
 /// Far above what a machine can run, far below what breaks arithmetic.
 pub(crate) const MOST_WORKERS: u32 = 1024;
 
+/// A chain of hooks that is longer is a loop.
+const DEEPEST_HOOKS: u32 = 100;
+
 /// What the section says, and what other sections must know of it.
 pub(crate) struct Read {
     pub(crate) service: Service,
@@ -55,16 +58,14 @@ pub(crate) fn read(top: &mut Section<'_>, intake: &Intake<'_>, findings: &mut Fi
         strict_mode,
         allow_symlinks: symlinks(&mut keys, strict_mode, intake, findings),
         plugin_env_passthrough: variable_names(&mut keys, "plugin_env_passthrough", findings),
+        hook_max_depth: keys.number("hook_max_depth", 0..=DEEPEST_HOOKS, findings).unwrap_or(4),
     };
     let port = keys.number("api_port", 0..=u32::from(u16::MAX), findings).and_then(|p| u16::try_from(p).ok());
     let api_port = port.zip(keys.get("api_port").map(|n| n.origin));
     let strict_origin = keys.get("strict_mode").map(|n| n.origin);
     // Acted on by the start on macOS only.
     keys.texts("tcc_paths", findings);
-    keys.later(
-        &["job_transitions_retention", "job_attempts_retention", "breaker_transitions_retention", "hook_max_depth"],
-        findings,
-    );
+    keys.later(&["job_transitions_retention", "job_attempts_retention", "breaker_transitions_retention"], findings);
     keys.close(findings);
     let most_workers = if has_bad_workers { MOST_WORKERS } else { service.max_workers };
     Read { service, most_workers, api_port, strict_origin }
@@ -163,4 +164,5 @@ pub(crate) fn show(service: &Service, root: &mut BTreeMap<String, Node>) {
     show::fill(keys, "drain_timeout", Shown::duration(service.drain_timeout));
     show::fill(keys, "strict_mode", Shown::boolean(service.strict_mode));
     show::fill(keys, "allow_symlinks", Shown::boolean(service.allow_symlinks));
+    show::fill(keys, "hook_max_depth", Shown::number(service.hook_max_depth.into()));
 }

@@ -14,7 +14,9 @@ use ductile_api::events::EventRing;
 use ductile_api::gateway::{Cancelled, Gateway, GenerationUse, Health, Refusal, Reloaded, Submission, Submitted};
 use ductile_api::{Patience, router_with};
 use ductile_domain::catalog::{Catalog, Discovered};
-use ductile_domain::config::{Api, Config, Durability, PluginEntry, Service, Source, State, Token};
+use ductile_domain::config::{
+    Api, Config, Durability, NotifyOnComplete, PluginEntry, Service, Source, State, Token,
+};
 use ductile_domain::event::{Fields, JobFields, LiveEvent};
 use ductile_domain::generation::Generation;
 use ductile_domain::ids::{BootId, JobId};
@@ -276,6 +278,7 @@ fn entry(uses: Option<&str>) -> PluginEntry {
         timeouts: BTreeMap::new(),
         timeout: None,
         env_passthrough: Vec::new(),
+        notify_on_complete: NotifyOnComplete::Never,
     }
 }
 
@@ -319,6 +322,7 @@ fn config() -> Config {
             strict_mode: false,
             allow_symlinks: true,
             plugin_env_passthrough: Vec::new(),
+            hook_max_depth: 4,
         },
         plugin_roots: Vec::new(),
         plugins: BTreeMap::new(),
@@ -326,9 +330,14 @@ fn config() -> Config {
             enabled: true,
             listen: "127.0.0.1:8080".parse().expect("an address"),
             max_body_size: BODY_LIMIT,
+            max_sync_timeout: Duration::from_secs(300),
+            max_concurrent_sync: 10,
             tokens: Vec::new(),
         },
         state: State { path: PathBuf::from("/state.db"), durability: Durability::Accepted },
+        pipelines: Vec::new(),
+        routes: Vec::new(),
+        instances: Vec::new(),
         source: Source { path: PathBuf::from("/etc/ductile/config.yaml"), ..Source::default() },
     }
 }
