@@ -14,9 +14,7 @@ use ductile_api::events::EventRing;
 use ductile_api::gateway::{Cancelled, Gateway, GenerationUse, Health, Refusal, Reloaded, Submission, Submitted};
 use ductile_api::{Patience, router_with};
 use ductile_domain::catalog::{Catalog, Discovered};
-use ductile_domain::config::{
-    Api, Config, Durability, NotifyOnComplete, PluginEntry, Service, Source, State, Token,
-};
+use ductile_domain::config::{Api, Config, Durability, NotifyOnComplete, PluginEntry, Service, Source, State, Token};
 use ductile_domain::event::{Fields, JobFields, LiveEvent};
 use ductile_domain::generation::Generation;
 use ductile_domain::ids::{BootId, JobId};
