@@ -2,7 +2,6 @@
 //!
 //! Values pass through as they were written (`RawValue`); nothing is parsed and built again.
 
-use std::collections::BTreeMap;
 use std::fmt;
 
 use ductile_domain::catalog::Plugin;
@@ -12,6 +11,8 @@ use ductile_domain::outcome::EmittedEvent;
 use ductile_domain::time::{self, Timestamp};
 use serde::Deserialize;
 use serde_json::value::RawValue;
+
+use crate::context;
 
 /// Event types that only the gateway may use.
 pub const RESERVED_PREFIXES: &[&str] = &["ductile.", "job."];
@@ -41,7 +42,7 @@ pub fn request(job: &ClaimedJob, plugin: &Plugin, deadline_at: Timestamp) -> Vec
     out.push_str(",\"state\":");
     out.push_str(state);
     out.push_str(",\"context\":");
-    push_context(&mut out, job.context.as_deref(), &job.plugin);
+    context::write(&mut out, job.context.as_deref(), &job.plugin);
     let payload = if &*job.command == "handle" {
         let event = stored.unwrap_or("{}");
         out.push_str(",\"event\":");
@@ -68,29 +69,6 @@ fn payload_of(event: &str) -> Option<&str> {
         payload: Option<&'a RawValue>,
     }
     serde_json::from_str::<Envelope<'_>>(event).ok()?.payload.map(RawValue::get)
-}
-
-/// The baggage with `ductile_plugin`, which always names the plugin that runs now.
-fn push_context(out: &mut String, context: Option<&RawValue>, plugin: &str) {
-    const KEY: &str = "ductile_plugin";
-    out.push_str("{\"ductile_plugin\":");
-    push_text(out, plugin);
-    let text = context.map_or("{}", RawValue::get).trim();
-    let inside = text.strip_prefix('{').and_then(|t| t.strip_suffix('}')).unwrap_or_default();
-    if !inside.contains(KEY) {
-        if !inside.trim().is_empty() {
-            out.push(',');
-            out.push_str(inside);
-        }
-    } else if let Ok(entries) = serde_json::from_str::<BTreeMap<String, &RawValue>>(text) {
-        for (key, value) in entries.iter().filter(|(k, _)| *k != KEY) {
-            out.push(',');
-            push_text(out, key);
-            out.push(':');
-            out.push_str(value.get());
-        }
-    }
-    out.push('}');
 }
 
 fn push_text(out: &mut String, text: &str) {
