@@ -90,7 +90,7 @@ impl Gateway for Handle {
             target_key: String::new(),
             context: submission.context,
             seat: None,
-            is_routed: true,
+            is_routed: submission.is_routed,
             snapshot: generation.snapshot,
             replay_of: submission.replay_of,
         };

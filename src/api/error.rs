@@ -2,6 +2,7 @@
 //! what the log gets.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
@@ -15,6 +16,7 @@ use ductile_domain::problem::Problem;
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use crate::call::{quoted, suggestion};
 use crate::gateway::Refusal;
 
 macro_rules! codes {
@@ -36,6 +38,8 @@ codes! {
     InvalidBody BAD_REQUEST "invalid_body" "The body is JSON of the wrong shape.";
     InvalidParameter BAD_REQUEST "invalid_parameter" "A query parameter or header is unknown or malformed.";
     InvalidPath BAD_REQUEST "invalid_path" "A part of the path is not what its grammar allows.";
+    SeveralEntries BAD_REQUEST "several_entries" "The pipeline begins with several jobs, so there is no one job to wait for or to repeat.";
+    InvalidBaggage BAD_REQUEST "invalid_baggage" "What the pipeline's first steps claim as baggage can't be had from the payload.";
     BodyUnreadable BAD_REQUEST "body_unreadable" "The body ended before its announced length.";
     Unauthorized UNAUTHORIZED "unauthorized" "The bearer token is missing or unknown.";
     Forbidden FORBIDDEN "forbidden" "The token lacks the scope that the request needs.";
@@ -44,6 +48,7 @@ codes! {
     UnknownPlugin NOT_FOUND "unknown_plugin" "No plugin or alias has that name.";
     PluginNotRunnable NOT_FOUND "plugin_not_runnable" "The plugin was discovered, but is disabled or not configured.";
     UnknownCommand NOT_FOUND "unknown_command" "The plugin declares no such command.";
+    UnknownPipeline NOT_FOUND "unknown_pipeline" "No pipeline has that name.";
     UnknownJob NOT_FOUND "unknown_job" "The ledger holds no such job.";
     UnknownActor NOT_FOUND "unknown_actor" "No actor has that path.";
     MethodNotAllowed METHOD_NOT_ALLOWED "method_not_allowed" "The path is served, but not with that method.";
@@ -51,9 +56,11 @@ codes! {
     AlreadyTerminal CONFLICT "already_terminal" "The job had ended before; nothing was changed.";
     NotReplayable CONFLICT "not_replayable" "The job has not ended, or what it ran or its input is gone.";
     BodyTooLarge PAYLOAD_TOO_LARGE "body_too_large" "The body is larger than `api.max_body_size`.";
+    ContextTooLarge PAYLOAD_TOO_LARGE "context_too_large" "What the pipeline's first steps claim as baggage is larger than a context may be.";
     InvalidConfig UNPROCESSABLE_ENTITY "invalid_config" "The configuration on disk has errors; the one in force stays.";
     Internal INTERNAL_SERVER_ERROR "internal" "A fault of the gateway; its log has the details.";
     Unavailable SERVICE_UNAVAILABLE "unavailable" "The gateway cannot take this now; try again after `Retry-After`.";
+    TooManySync SERVICE_UNAVAILABLE "too_many_sync" "All places of calls that wait for a pipeline are taken.";
     TooManyClients SERVICE_UNAVAILABLE "too_many_clients" "All places for live events are taken.";
     Timeout SERVICE_UNAVAILABLE "timeout" "The request took longer than the gateway allows.";
 }
@@ -91,6 +98,8 @@ struct Refused {
     hint: Cow<'static, str>,
     context: Value,
     retry_after: Option<Duration>,
+    /// Figures that stand beside `error` too.
+    beside: BTreeMap<&'static str, u64>,
     /// For the log only; never in an answer.
     internal: Option<String>,
 }
@@ -102,13 +111,23 @@ struct Shape<'a> {
     /// An object, empty when there is nothing to add.
     context: &'a Value,
     hint: &'a str,
+    #[serde(flatten)]
+    beside: &'a BTreeMap<&'static str, u64>,
 }
 
 impl ApiError {
     /// A refusal: what is wrong, and the caller's next step.
     pub(crate) fn new(code: Code, message: impl Into<Cow<'static, str>>, hint: impl Into<Cow<'static, str>>) -> Self {
         let (message, hint) = (message.into(), hint.into());
-        Self(Box::new(Refused { code, message, hint, context: json!({}), retry_after: None, internal: None }))
+        Self(Box::new(Refused {
+            code,
+            message,
+            hint,
+            context: json!({}),
+            retry_after: None,
+            beside: BTreeMap::new(),
+            internal: None,
+        }))
     }
 
     /// What is wrong, as the caller reads it.
@@ -122,10 +141,46 @@ impl ApiError {
         self
     }
 
+    /// Says figures beside the text as well, where programs written for other gateways read them.
+    fn beside<const N: usize>(mut self, figures: [(&'static str, u64); N]) -> Self {
+        self.0.context = figures.into_iter().map(|(key, figure)| (key.to_owned(), Value::from(figure))).collect();
+        self.0.beside = figures.into();
+        self
+    }
+
     /// Says when to try again.
     pub(crate) fn retry_after(mut self, after: Duration) -> Self {
         self.0.retry_after = Some(after);
         self
+    }
+
+    /// The name is the caller's and may be anything.
+    pub(crate) fn unknown_pipeline<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Self {
+        Self::new(
+            Code::UnknownPipeline,
+            format!("unknown pipeline {}", quoted(name)),
+            suggestion(name, known, "GET /pipelines lists the pipelines"),
+        )
+    }
+
+    /// API-09.
+    fn several_entries(entries: usize) -> Self {
+        Self::new(
+            Code::SeveralEntries,
+            format!("the pipeline begins with {entries} jobs, and this call is for one that begins with one"),
+            "use ?async=true, and no key for duplicates",
+        )
+        .context(json!({ "entries": entries }))
+    }
+
+    /// API-12.
+    pub(crate) fn too_many_sync(limit: u32) -> Self {
+        Self::new(
+            Code::TooManySync,
+            format!("{limit} calls wait for a pipeline already"),
+            "try again after the time in `Retry-After`, use ?async=true, or raise api.max_concurrent_sync",
+        )
+        .context(json!({ "limit": limit }))
     }
 
     /// API-33: every problem at once, with its place.
@@ -170,6 +225,19 @@ impl From<Refusal> for ApiError {
                 "GET /plugins lists what can be run now",
             )
             .context(json!({ "plugin": plugin })),
+            Refusal::UnknownPipeline(name) => Self::unknown_pipeline(&name, []),
+            Refusal::SeveralEntries { entries } => Self::several_entries(entries),
+            Refusal::Baggage(why) => Self::new(
+                Code::InvalidBaggage,
+                why,
+                "send what the pipeline's first steps claim; GET /pipeline/{name} shows their `baggage`",
+            ),
+            Refusal::ContextTooLarge { bytes_actual, bytes_limit } => Self::new(
+                Code::ContextTooLarge,
+                format!("the baggage of the pipeline's first steps is {bytes_actual} bytes; {bytes_limit} are allowed"),
+                "hand large values on as payload or as the path of a file, and claim only what must last",
+            )
+            .beside([("bytes_actual", bytes_actual), ("bytes_limit", bytes_limit)]),
             Refusal::InvalidConfig(problems) => Self::invalid_config(&problems),
             Refusal::Internal(what) => Self::internal(what),
         }
@@ -183,7 +251,13 @@ impl IntoResponse for ApiError {
         if let Some(what) = &refused.internal {
             tracing::error!(code = info.word, cause = %what, "request failed");
         }
-        let shape = Shape { error: &refused.message, code: info.word, context: &refused.context, hint: &refused.hint };
+        let shape = Shape {
+            error: &refused.message,
+            code: info.word,
+            context: &refused.context,
+            hint: &refused.hint,
+            beside: &refused.beside,
+        };
         let text = serde_json::to_string(&shape).expect("texts and values are valid JSON");
         let mut response = Response::new(Body::from(text));
         *response.status_mut() = info.status;

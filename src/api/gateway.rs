@@ -17,6 +17,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use crate::events::EventRing;
+pub use crate::sync_places::{SyncPlace, SyncPlaces};
 
 /// A request to run one command of one plugin.
 #[derive(Debug)]
@@ -39,6 +40,27 @@ pub struct Submission {
     pub context: Option<ContextId>,
     /// The ended job that this one repeats.
     pub replay_of: Option<JobId>,
+    /// False: what the job emits starts no pipeline and follows no route.
+    pub is_routed: bool,
+}
+
+/// A request to start a pipeline by its name. Its trigger, `from_plugin` and `if` are not asked: whoever names a pipeline
+/// means it.
+#[derive(Debug)]
+pub struct PipelineStart {
+    /// Name of a pipeline, known in the generation that the door saw.
+    pub pipeline: Arc<str>,
+    /// The payload object as it arrived; `None` means `{}`.
+    pub payload: Option<Box<RawValue>>,
+    /// `api` or `cli`.
+    pub submitted_by: &'static str,
+    /// Token name or socket user.
+    pub requested_by: String,
+    /// Key under which duplicates are found, in the window of a call and also while the job of the key is queued or
+    /// running; comes with `is_single` only.
+    pub dedupe_key: Option<String>,
+    /// Refuse a start that is not exactly one job: nobody could say what to wait for, or what is a duplicate.
+    pub is_single: bool,
 }
 
 /// What became of a submission.
@@ -77,6 +99,22 @@ pub enum Refusal {
     UnknownActor(String),
     /// A reload has put a generation in force that lacks the plugin.
     PluginGone(String),
+    /// The generation in force has no pipeline of that name.
+    UnknownPipeline(String),
+    /// A start with `is_single` would have been more than one job.
+    SeveralEntries {
+        /// Jobs that the pipeline begins with.
+        entries: usize,
+    },
+    /// What the first steps claim as baggage can't be had from the payload; the text names the path.
+    Baggage(String),
+    /// The context that the first steps claim is larger than contexts may be.
+    ContextTooLarge {
+        /// Bytes that it has.
+        bytes_actual: u64,
+        /// Bytes that it may have.
+        bytes_limit: u64,
+    },
     /// The configuration on disk can't be put in force: every problem. Nothing was changed.
     InvalidConfig(Vec<Problem>),
     /// Something that should not happen; the text goes to the log, not to the caller.
@@ -140,6 +178,24 @@ pub struct Health {
 pub trait Gateway: Send + Sync + 'static {
     /// Enqueues one job; answers after its commit is on disk.
     fn submit(&self, submission: Submission) -> impl Future<Output = Result<Submitted, Refusal>> + Send;
+    /// Starts a pipeline under the generation in force: its first jobs with their contexts and joins, all in one commit
+    /// that is on disk before the answer. The answer has the entries in authored order, at least one; every other refusal
+    /// than [`Refusal::Unavailable`] and [`Refusal::Internal`] has enqueued nothing.
+    fn start_pipeline(&self, _: PipelineStart) -> impl Future<Output = Result<Vec<Submitted>, Refusal>> + Send {
+        let reason = "pipelines can't be started yet".to_owned();
+        async move { Err(Refusal::Unavailable { reason, retry_after: Duration::from_secs(60) }) }
+    }
+    /// Resolves to true when the job and all that followed from it are terminal and that is on disk, to false when
+    /// `timeout` has passed before. Followers are committed before the job that causes them ends, so the family never
+    /// seems complete too early. Dropping the future ends the waiting only.
+    fn wait_for_family(&self, _: JobId, _: Duration) -> impl Future<Output = bool> + Send {
+        async { false }
+    }
+    /// A place among the `api.max_concurrent_sync` calls that may wait for a pipeline at the same time over all doors;
+    /// `None` while all are taken. Dropping it frees it.
+    fn sync_place(&self) -> Option<SyncPlace> {
+        None
+    }
     /// Cancels a job; `why` becomes `cancelled: <why>` in `last_error`.
     fn cancel(
         &self,

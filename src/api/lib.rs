@@ -11,6 +11,7 @@ pub mod gateway;
 mod patient_io;
 mod routes;
 pub mod server;
+mod sync_places;
 mod views;
 
 pub use call::Patience;

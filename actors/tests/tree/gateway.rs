@@ -271,6 +271,7 @@ pub(crate) async fn submit(
         dedupe_in_flight: false,
         context: None,
         replay_of: None,
+        is_routed: true,
     };
     match handle.submit(submission).await? {
         Submitted::Accepted(job) | Submitted::Duplicate(job, _) => Ok(job),

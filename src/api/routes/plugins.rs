@@ -169,6 +169,7 @@ pub(super) async fn invoke<G: Gateway>(mut call: Call<G>) -> Answer {
         dedupe_key,
         context: None,
         replay_of: None,
+        is_routed: true,
     };
     let submitted = call.app.gateway.submit(submission).await?;
     match wait {

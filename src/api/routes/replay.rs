@@ -52,6 +52,7 @@ pub(super) async fn replay<G: Gateway>(mut call: Call<G>) -> Answer {
         dedupe_key: key,
         context,
         replay_of: Some(id),
+        is_routed: true,
     };
     let submitted = call.app.gateway.submit(submission).await?;
     if let Some(wait) = wait {
