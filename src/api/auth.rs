@@ -167,6 +167,8 @@ fn scopes_for(need: &Need<'_>) -> Vec<String> {
         }
         Need::Plugin { plugin } => return vec![format!("{plugin}:ro"), "plugin:ro".to_owned(), "*".to_owned()],
         Need::Facts { plugin } => return vec![format!("{plugin}:ro"), "plugin:ro".to_owned(), "*".to_owned()],
+        Need::RunPipeline => &["plugin:rw", "*"],
+        Need::Wiring => &["plugin:catalog:ro", "plugin:ro", "*"],
         Need::JobTree => &["jobs:tree:ro", "jobs:ro", "*"],
         Need::Catalog => &["plugin:catalog:ro", "plugin:ro", "*"],
         Need::Jobs => &["jobs:status:ro", "jobs:ro", "*"],

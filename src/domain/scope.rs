@@ -24,6 +24,10 @@ pub enum Need<'a> {
         /// Plugin or alias.
         plugin: &'a str,
     },
+    /// Start a pipeline by its name.
+    RunPipeline,
+    /// See how plugins are wired: pipelines, routes, the topology.
+    Wiring,
     /// Read the facts that one plugin left.
     Facts {
         /// Plugin or alias.
@@ -147,6 +151,9 @@ impl Grants {
                 self.has_any(&["plugin:ro", "plugin:rw", "plugin:catalog:ro"])
                     || self.words.iter().any(|w| is_plugin_scope(w) && w.split(':').next() == Some(*plugin))
             }
+            // A pipeline may run commands of all plugins, and each may write.
+            Need::RunPipeline => self.has_any(&["plugin:rw"]),
+            Need::Wiring => self.has_any(&["plugin:ro", "plugin:rw", "plugin:catalog:ro"]),
             // What a plugin observed is more than what it declares: the catalog's scope is not enough.
             Need::Facts { plugin } => {
                 self.has_any(&["plugin:ro", "plugin:rw"])
@@ -226,6 +233,23 @@ mod tests {
         assert!(grants(&["jobs:logs:ro"]).allow(&Need::JobLogs));
         assert!(!grants(&["events:meta:ro"]).sees_event_payloads());
         assert!(grants(&["events:ro"]).sees_event_payloads());
+    }
+
+    /// API-06, D-14: a scope of one plugin opens no pipeline, which may run all plugins.
+    #[test]
+    fn pipelines_are_started_with_the_right_to_write_and_seen_with_the_right_to_read() {
+        for (word, starts, sees) in [
+            ("*", true, true),
+            ("plugin:rw", true, true),
+            ("plugin:ro", false, true),
+            ("plugin:catalog:ro", false, true),
+            ("plugin:invoke:ro", false, false),
+            ("echo:rw", false, false),
+            ("jobs:rw", false, false),
+        ] {
+            let grants = grants(&[word]);
+            assert_eq!((grants.allow(&Need::RunPipeline), grants.allow(&Need::Wiring)), (starts, sees), "{word}");
+        }
     }
 
     #[test]
