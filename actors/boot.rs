@@ -187,7 +187,8 @@ pub async fn boot(options: BootOptions) -> Result<Running, BootError> {
     let ring = EventRing::new(boot);
     let emit = ring.clone();
     let runner = Runner::new(config.service.max_workers as usize);
-    let generation = Arc::new(Generation { no: 1, snapshot: Some(recorded.id), config, catalog });
+    let generation =
+        Arc::new(Generation { no: 1, snapshot: Some(recorded.id), config, catalog, pipelines: Arc::default() });
     let generations = Generations::default();
     generations.add(&generation);
     let shared = Arc::new(Shared {

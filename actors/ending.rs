@@ -27,7 +27,11 @@ pub(crate) fn at_once(args: JobArgs, actor: Slot<Msg>, exited: Exited) {
     let judging = || {
         let outcome = judged(&args, exited)?;
         let needs_router = needs_router(&outcome);
-        let plan = if needs_router { Plan::default() } else { plan::plan(&args.generation, &args.job, &outcome) };
+        let plan = if needs_router {
+            Plan::default()
+        } else {
+            plan::plan(&args.generation, &args.job, &outcome, Utc::now(), &mut uuid::Uuid::now_v7)
+        };
         Some((needs_router, finish(&args, outcome, plan)))
     };
     // A panic costs this attempt, as one of its actor would.

@@ -282,7 +282,7 @@ impl Job {
     async fn plan(&self, outcome: &Arc<Outcome>) -> Plan {
         let JobArgs { shared, generation, job, .. } = &self.args;
         if !ending::needs_router(outcome) {
-            return plan::plan(generation, job, outcome);
+            return plan::plan(generation, job, outcome, Utc::now(), &mut uuid::Uuid::now_v7);
         }
         loop {
             let answer = shared

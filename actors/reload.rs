@@ -68,7 +68,8 @@ async fn change(shared: &Arc<Shared>, prints: &mut Prints) -> Result<Reloaded, R
     *prints = new_prints;
     // A raised limit holds before the dispatcher makes use of it.
     shared.runner.set_max_threads(config.service.max_workers.max(former.config.service.max_workers) as usize);
-    let generation = Arc::new(Generation { no, snapshot: Some(recorded.id), config, catalog });
+    let generation =
+        Arc::new(Generation { no, snapshot: Some(recorded.id), config, catalog, pipelines: Arc::default() });
     shared.generations.add(&generation);
     shared.generation.send_replace(generation);
     if let Some(door) = door {

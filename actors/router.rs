@@ -41,7 +41,7 @@ impl Server for Router {
         match msg {
             Msg::Plan { generation, job, outcome, reply } => {
                 self.planned += 1;
-                reply.send(plan::plan(&generation, &job, &outcome));
+                reply.send(plan::plan(&generation, &job, &outcome, chrono::Utc::now(), &mut uuid::Uuid::now_v7));
             }
         }
         Ok(())

@@ -1,7 +1,10 @@
 //! One configuration in force: immutable, shared, counted.
 
+use std::sync::Arc;
+
 use crate::catalog::Catalog;
 use crate::config::Config;
+use crate::pipeline::Pipelines;
 
 /// What every attempt of its time runs under. Freed with its last job.
 #[derive(Debug)]
@@ -14,4 +17,6 @@ pub struct Generation {
     pub config: Config,
     /// The plugins.
     pub catalog: Catalog,
+    /// The pipelines and routes, compiled against `catalog`.
+    pub pipelines: Arc<Pipelines>,
 }

@@ -2,6 +2,7 @@
 //!
 //! Times and ids are arguments. Everything to the right of this crate (ledger, plugin, api, actors) shares these types.
 
+pub mod builtin;
 pub mod catalog;
 pub mod config;
 pub mod event;
@@ -10,6 +11,7 @@ pub mod ids;
 pub mod job;
 pub mod manifest;
 pub mod outcome;
+pub mod pipeline;
 pub mod plan;
 pub mod problem;
 pub mod retry;

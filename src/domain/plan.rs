@@ -5,9 +5,10 @@ use std::sync::Arc;
 use serde_json::value::RawValue;
 
 use crate::generation::Generation;
-use crate::ids::{ContextId, JoinId};
+use crate::ids::{ContextId, Fresh, JoinId};
 use crate::job::{ClaimedJob, NewJob, Seat};
 use crate::outcome::{EmittedEvent, Outcome};
+use crate::time::Timestamp;
 
 /// What the plugin's snapshot does to its compatibility view.
 #[derive(Debug, Clone)]
@@ -108,7 +109,7 @@ pub struct Plan {
 /// `fact_outputs` rule the snapshot is recorded and mirrored, without one it is merged; `health` and `init` change
 /// nothing.
 #[must_use]
-pub fn plan(generation: &Generation, job: &ClaimedJob, outcome: &Outcome) -> Plan {
+pub fn plan(generation: &Generation, job: &ClaimedJob, outcome: &Outcome, _now: Timestamp, _fresh: Fresh<'_>) -> Plan {
     let mut plan = Plan { generation: generation.no, ..Plan::default() };
     if outcome.status != crate::outcome::AttemptStatus::Succeeded {
         return plan;

