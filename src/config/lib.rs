@@ -9,6 +9,7 @@ mod interpolate;
 mod merge;
 mod node;
 mod paths;
+mod provenance;
 mod sanitize;
 mod section;
 mod show;
@@ -16,7 +17,7 @@ mod typed;
 mod units;
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use ductile_domain::config::{Config, Source};
 use ductile_domain::problem::Problem;
@@ -26,6 +27,7 @@ use crate::intake::{Intake, path_list};
 use crate::interpolate::Variables;
 use crate::node::{Content, Filled, Node, Origin};
 pub use crate::paths::{Env, locate};
+pub use crate::provenance::{Place, Provenance};
 
 /// A configuration that may be put in force.
 #[derive(Debug)]
@@ -34,39 +36,8 @@ pub struct Loaded {
     pub config: Config,
     /// What is worth knowing; strict mode refuses these.
     pub warnings: Vec<Problem>,
-    /// Which file each value came from.
+    /// Which file each value came from, for problems that are found later.
     pub provenance: Provenance,
-}
-
-/// Where each value of the merged document was written.
-#[derive(Debug, Clone, Default)]
-pub struct Provenance {
-    places: BTreeMap<String, Place>,
-}
-
-/// A place in a file.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Place {
-    /// Absolute.
-    pub file: PathBuf,
-    /// From 1.
-    pub line: usize,
-    /// From 1.
-    pub column: usize,
-}
-
-impl Provenance {
-    /// The place of what `path` names, such as `plugins.echo.parallelism` or `api.auth.tokens[0].scopes`; `None` for
-    /// a default.
-    #[must_use]
-    pub fn get(&self, path: &str) -> Option<&Place> {
-        self.places.get(path)
-    }
-
-    /// All places by path.
-    pub fn iter(&self) -> impl Iterator<Item = (&str, &Place)> {
-        self.places.iter().map(|(path, place)| (path.as_str(), place))
-    }
 }
 
 /// Loads `config_yaml` and all that it includes.
@@ -88,7 +59,7 @@ pub fn load(config_yaml: &Path, env: &Env<'_>) -> Result<Loaded, Vec<Problem>> {
     if findings.has_errors() {
         return Err(findings.into_sorted());
     }
-    let provenance = provenance(&root, &findings);
+    let provenance = Provenance::of(&root, &findings);
     let document = root.map().map(|map| typed::with_defaults(&config, map)).unwrap_or_default();
     config.source = Source {
         path: config_yaml,
@@ -139,16 +110,4 @@ fn environment_files(
         }
     }
     variables
-}
-
-fn provenance(root: &Node, findings: &Findings) -> Provenance {
-    let mut places = BTreeMap::new();
-    root.walk("", &mut |path, node| {
-        let Some(file) = findings.files.get(node.origin.file) else { return };
-        if !path.is_empty() {
-            let place = Place { file: file.clone(), line: node.origin.line, column: node.origin.column };
-            places.insert(path.to_owned(), place);
-        }
-    });
-    Provenance { places }
 }

@@ -27,8 +27,9 @@ pub struct Config {
     /// `pipelines:` of all files in order, merged and interpolated but otherwise unchecked: what the entries say is the
     /// compiler's matter, which names them `pipelines[<index>]` or `pipelines.<name>` in the paths of its problems.
     ///
-    /// A text may hold a value from the environment. Problems may quote such a text as a whole, for whoever attaches
-    /// places to them takes it out again; nothing else may show it.
+    /// A text may hold a value from the environment. Problems may quote such a text as a whole, and parts of it where
+    /// their path is its own or that of the map around it: who adds their places takes it out again
+    /// (`ductile_config::Provenance::place`). Nothing else may show it.
     pub pipelines: Vec<Value>,
     /// `routes:`, as [`Config::pipelines`]; problems name them `routes[<index>]`.
     pub routes: Vec<Value>,
