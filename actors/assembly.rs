@@ -6,6 +6,7 @@ use std::fs;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ductile_config::Provenance;
 use ductile_domain::catalog::{Catalog, Discovered, Plugin};
 use ductile_domain::config::{Config, PluginEntry};
 use ductile_domain::generation::Generation;
@@ -44,10 +45,11 @@ impl Assembled {
 }
 
 /// Looks for the plugins of a loaded configuration. Reads files, so not for an async thread while the gateway runs.
-pub(crate) fn assemble(config: Config, warnings: Vec<Problem>) -> Assembled {
+pub(crate) fn assemble(config: Config, warnings: Vec<Problem>, provenance: &Provenance) -> Assembled {
     let discovery = ductile_plugin::discover::discover_for(&config);
     let (catalog, found) = Catalog::build(&config, &discovery.plugins);
-    let warnings = warnings.into_iter().chain(discovery.problems).chain(found).collect();
+    let found = provenance.place(discovery.problems.into_iter().chain(found).collect());
+    let warnings = warnings.into_iter().chain(found).collect();
     let prints = config
         .plugins
         .iter()

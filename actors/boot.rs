@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use ductile_api::events::EventRing;
 use ductile_api::gateway::{Gateway as _, Refusal};
 use ductile_api::server::Connections;
+use ductile_config::Provenance;
 use ductile_domain::config::Config;
 use ductile_domain::event::LiveEvent;
 use ductile_domain::generation::Generation;
@@ -94,6 +95,8 @@ pub struct BootOptions {
     pub build: Build,
     /// Its warnings, to be logged.
     pub warnings: Vec<Problem>,
+    /// Where each of its values was written, for what else is found in it.
+    pub provenance: Provenance,
     /// The tree's numbers.
     pub numbers: Numbers,
     /// Told of each configuration that a reload puts in force.
@@ -144,12 +147,12 @@ pub fn control_socket(state_path: &Path) -> PathBuf {
 /// # Errors
 /// The first step that failed, with what it left undone.
 pub async fn boot(options: BootOptions) -> Result<Running, BootError> {
-    let BootOptions { config, build, warnings, numbers, on_reload } = options;
+    let BootOptions { config, build, warnings, provenance, numbers, on_reload } = options;
     let started = Instant::now();
     let lock = Lock::acquire(&config.state.path.with_file_name("ductile.lock")).map_err(BootError::Lock)?;
     let boot = BootId::from(uuid::Uuid::new_v4());
 
-    let assembled = assembly::assemble(config, warnings);
+    let assembled = assembly::assemble(config, warnings, &provenance);
     if assembled.is_refused_by_strict_mode() {
         return Err(BootError::Config(assembled.warnings));
     }

@@ -94,7 +94,7 @@ async fn prepare(shared: &Shared, former: &Arc<Generation>) -> Result<Prepared, 
     let source = former.config.source.path.clone();
     let read = tokio::task::spawn_blocking(move || {
         let loaded = ductile_config::load(&source, &|name| std::env::var(name).ok())?;
-        Ok::<_, Vec<Problem>>(assembly::assemble(loaded.config, loaded.warnings))
+        Ok::<_, Vec<Problem>>(assembly::assemble(loaded.config, loaded.warnings, &loaded.provenance))
     });
     let mut assembled = match read.await {
         Ok(Ok(assembled)) => assembled,

@@ -86,6 +86,7 @@ impl Gateway {
             config: loaded.config,
             build: BUILD,
             warnings: loaded.warnings,
+            provenance: loaded.provenance,
             numbers,
             on_reload: OnReload::default(),
         };

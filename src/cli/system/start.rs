@@ -20,6 +20,7 @@ pub(crate) fn run(global: &Global, build: Build) -> Result<i32, Error> {
         config: loaded.config,
         build,
         warnings: loaded.warnings,
+        provenance: loaded.provenance,
         numbers: ductile_actors::Numbers::default(),
         on_reload: ductile_actors::OnReload::new(move |config| settings.apply(&config.service)),
     }))
