@@ -4,6 +4,7 @@ mod family;
 mod figures;
 mod history;
 mod jobs;
+mod open_family;
 mod plugins;
 mod queue;
 mod recorded;
