@@ -19,13 +19,14 @@ pub use feed::{CommitFeed, Drained};
 pub use migrate::{MigrationReport, migrate};
 pub use open::{Clock, Ledger, OpenOptions, open};
 pub use ops::{
-    Buried, Cancelled, Claimed, Claims, Deletable, Enqueued, Finish, Finished, Init, Orphan, Prune, Pruned, Recorded,
-    Recovered, Refusal, Refused, Snapshot, Transition, Verdict,
+    Born, Buried, Cancelled, Claimed, Claims, Deletable, Enqueued, Finish, Finished, Init, Orphan, Prune, Pruned,
+    Recorded, Recovered, Refusal, Refused, Snapshot, Submission, Submitted, Transition, Verdict,
 };
 pub use readers::{
-    AttemptRow, Counts, FAMILY_LIMIT, FactFilter, FactRow, Family, FamilyRow, FamilyTiming, JobFilter, JobRow,
-    LogFilter, LogRow, Page, PluginCounts, QueuedPlugin, RESULT_BUDGET, Readers, RecordedJob, RunningRow,
-    STOPWATCH_LIMIT, SnapshotRow, StatusCount, StopwatchRow, TransitionRow, Waiting,
+    AttemptRow, BranchRow, ContextRow, Counts, FAMILY_LIMIT, FactFilter, FactRow, Family, FamilyRow, FamilyTiming,
+    JobFilter, JobRow, JoinRow, LINEAGE_LIMIT, LogFilter, LogRow, Page, PipelineActivity, PluginCounts, Progress,
+    QueuedPlugin, RESULT_BUDGET, Readers, RecordedJob, RunningRow, STOPWATCH_LIMIT, SnapshotRow, StatusCount,
+    StopwatchRow, TransitionRow, Waiting,
 };
 pub use schema::{APPLICATION_ID, VERSION};
-pub use writer::{Writer, arm_failpoints, failpoints};
+pub use writer::{InForce, Writer, arm_failpoints, failpoints};

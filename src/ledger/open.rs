@@ -18,7 +18,7 @@ use crate::error::Error;
 use crate::feed::CommitFeed;
 use crate::readers::Readers;
 use crate::schema;
-use crate::writer::Writer;
+use crate::writer::{InForce, Writer};
 
 /// Tells the time at which rows are stamped.
 #[derive(Clone)]
@@ -58,6 +58,8 @@ pub struct OpenOptions {
     pub boot: BootId,
     /// Gets the rows that become ready.
     pub feed: CommitFeed,
+    /// The generation in force; to be kept for the next writer when this one ends before the gateway does.
+    pub in_force: InForce,
     /// Stamps rows.
     pub clock: Clock,
     /// How long a statement waits for a lock that another process holds.
@@ -75,6 +77,7 @@ impl OpenOptions {
             durability: Durability::Accepted,
             boot,
             feed: CommitFeed::default(),
+            in_force: InForce::default(),
             clock: Clock::default(),
             busy_timeout: Duration::from_secs(5),
             capacity: 4096,

@@ -6,7 +6,8 @@ use std::time::Duration;
 use ductile_domain::ids::{BootId, JobId};
 use ductile_domain::job::{Candidate, ClaimedJob, Fence, JobStatus, NewJob};
 use ductile_domain::outcome::Outcome;
-use ductile_domain::plan::Plan;
+use ductile_domain::pipeline::Pipelines;
+use ductile_domain::plan::{Arrival, NewContext, NewJoin, Plan};
 use ductile_domain::retry::Ending;
 use ductile_domain::time::Timestamp;
 
@@ -46,6 +47,49 @@ pub enum Enqueued {
         /// Its status now.
         status: JobStatus,
     },
+}
+
+/// What a door brings in: all of it is committed, or nothing.
+#[derive(Debug, Clone, Default)]
+pub struct Submission {
+    /// The jobs; when all of them turn out to be duplicates, nothing else is written either.
+    pub jobs: Vec<NewJob>,
+    /// Rows that the jobs and the joins refer to. One that only duplicates name is not written.
+    pub contexts: Vec<NewContext>,
+    /// Joins that begin to wait for some of the jobs.
+    pub joins: Vec<NewJoin>,
+    /// Branches without a step, which reach their joins at once.
+    pub arrivals: Vec<Arrival>,
+}
+
+impl From<Vec<NewJob>> for Submission {
+    fn from(jobs: Vec<NewJob>) -> Self {
+        Self { jobs, ..Self::default() }
+    }
+}
+
+/// Answer to a submission.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Submitted {
+    /// What became of its jobs, in their order.
+    pub jobs: Vec<Enqueued>,
+    /// The jobs of joins that nothing holds up.
+    pub born: Vec<Born>,
+}
+
+/// A job that the ledger itself enqueued: one that follows a join, or one that a hook starts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Born {
+    /// The job.
+    pub job: JobId,
+    /// Plugin or alias.
+    pub plugin: Arc<str>,
+    /// Command.
+    pub command: Arc<str>,
+    /// Position in the FIFO.
+    pub row: i64,
+    /// Its first transition.
+    pub transition: i64,
 }
 
 /// One attempt that has ended.
@@ -89,12 +133,14 @@ pub struct Finished {
     pub transitions: Vec<Transition>,
     /// What became of the plan's children, in their order.
     pub children: Vec<Enqueued>,
+    /// The jobs that its end caused beyond them.
+    pub born: Vec<Born>,
 }
 
 impl Finished {
     /// Nothing was changed, and of the row nothing is known.
     pub(crate) const fn unchanged(verdict: Verdict) -> Self {
-        Self { verdict, status: None, due: None, transitions: Vec::new(), children: Vec::new() }
+        Self { verdict, status: None, due: None, transitions: Vec::new(), children: Vec::new(), born: Vec::new() }
     }
 }
 
@@ -201,7 +247,10 @@ pub struct Snapshot {
     /// Number of the generation.
     pub generation: u64,
     /// Plugins and aliases that can be run in it; the ones that were known and are missing here lose their queued jobs.
+    /// The gateway's own steps need not be named.
     pub plugins: Vec<String>,
+    /// Its pipelines, of which the ledger itself starts those that wait for the end of a job.
+    pub pipelines: Arc<Pipelines>,
     /// Hash over the configuration in force.
     pub config_hash: String,
     /// Hash over the raw files.
@@ -257,6 +306,8 @@ pub struct Buried {
     pub command: Arc<str>,
     /// To `dead`.
     pub transition: Transition,
+    /// The jobs that its end caused.
+    pub born: Vec<Born>,
 }
 
 /// Rows that retention may take.
@@ -274,7 +325,7 @@ pub enum Deletable {
     BreakerTransitions,
     /// `plugin_facts`, but never the newest per plugin and type.
     Facts,
-    /// `event_context` that no job refers to.
+    /// `event_context` that no job and no waiting join refers to, and joins that have fired.
     Contexts,
     /// `config_snapshots` that no job refers to, but never the newest.
     Snapshots,

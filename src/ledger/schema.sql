@@ -37,7 +37,12 @@ CREATE TABLE job_queue (
     -- own: a cancellation that waits for the running attempt to end
     cancel_requested_at TEXT,
     cancel_requested_by TEXT,
-    cancel_reason TEXT
+    cancel_reason TEXT,
+    -- own: the branch of a split that the job belongs to; its join waits for it
+    join_id TEXT,
+    join_branch INTEGER,
+    -- own: 0 when what it emits starts no pipeline and follows no route
+    is_routed INTEGER NOT NULL DEFAULT 1
 );
 CREATE INDEX job_queue_status_created_at_idx ON job_queue (status, created_at);
 CREATE INDEX job_queue_plugin_command_status_idx ON job_queue (plugin, command, status);
@@ -49,6 +54,7 @@ CREATE UNIQUE INDEX job_queue_event_source_idx
 CREATE INDEX job_queue_queued_idx ON job_queue (plugin) WHERE status = 'queued';
 CREATE INDEX job_queue_retry_idx ON job_queue (next_retry_at) WHERE next_retry_at IS NOT NULL;
 CREATE INDEX job_queue_parent_idx ON job_queue (parent_job_id) WHERE parent_job_id IS NOT NULL;
+CREATE INDEX job_queue_context_idx ON job_queue (event_context_id) WHERE event_context_id IS NOT NULL;
 
 CREATE TRIGGER job_queue_born_queued BEFORE INSERT ON job_queue
 WHEN NEW.status <> 'queued'
@@ -174,6 +180,43 @@ CREATE TABLE event_context (
 );
 CREATE INDEX event_context_parent_idx ON event_context (parent_id) WHERE parent_id IS NOT NULL;
 CREATE INDEX event_context_created_idx ON event_context (created_at);
+CREATE INDEX event_context_pipeline_idx ON event_context (pipeline_name, created_at) WHERE pipeline_name IS NOT NULL;
+
+-- own: one row for each time that a split with a join is entered
+CREATE TABLE pipeline_joins (
+    id TEXT PRIMARY KEY NOT NULL,
+    -- the join that waits for this one, and as which of its branches
+    outer_id TEXT,
+    outer_branch INTEGER,
+    -- jobs in its branches that have not ended, and joins nested in them that have not fired; at 0 it fires
+    open INTEGER NOT NULL,
+    -- the core.join job that follows, as JSON, and its context
+    job TEXT NOT NULL,
+    event_context_id TEXT,
+    created_at TEXT NOT NULL,
+    fired_at TEXT,
+    fired_job_id TEXT
+);
+CREATE INDEX pipeline_joins_fired_idx ON pipeline_joins (fired_at) WHERE fired_at IS NOT NULL;
+CREATE INDEX pipeline_joins_context_idx ON pipeline_joins (event_context_id) WHERE fired_at IS NULL;
+CREATE TRIGGER pipeline_joins_fire_once BEFORE UPDATE ON pipeline_joins
+WHEN OLD.fired_at IS NOT NULL
+BEGIN
+    SELECT RAISE(ABORT, 'a join fires once');
+END;
+
+-- own: what each branch has brought so far
+CREATE TABLE pipeline_join_branches (
+    join_id TEXT NOT NULL REFERENCES pipeline_joins (id) ON DELETE CASCADE,
+    branch INTEGER NOT NULL,
+    step TEXT NOT NULL,
+    -- open, succeeded or failed
+    status TEXT NOT NULL,
+    payload TEXT,
+    error TEXT,
+    job_id TEXT,
+    PRIMARY KEY (join_id, branch)
+) WITHOUT ROWID;
 
 CREATE TABLE circuit_breakers (
     plugin TEXT NOT NULL,

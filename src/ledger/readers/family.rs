@@ -5,7 +5,7 @@ use serde::Serialize;
 use sqlx::Row as _;
 use sqlx::sqlite::SqliteRow;
 
-use super::{JobRow, Readers, reading};
+use super::{ContextRow, JobRow, Readers, reading};
 use crate::error::Error;
 
 /// Jobs of one family that are read; what is deeper is left out.
@@ -41,6 +41,12 @@ pub struct FamilyRow {
     pub result: Option<String>,
     /// Bytes of it.
     pub result_bytes: Option<i64>,
+    /// Kind of trigger.
+    pub submitted_by: String,
+    /// Pipeline in which its step was written, when part of one.
+    pub pipeline: Option<String>,
+    /// That step.
+    pub step_id: Option<String>,
 }
 
 /// A job and its descendants, the root first, level by level.
@@ -100,8 +106,10 @@ impl Readers {
              summed AS (SELECT depth, row, log, bytes, sum(bytes) OVER (ORDER BY depth, row) AS so_far FROM sized)
              SELECT q.id, q.parent_job_id, q.plugin, q.command, q.status, q.attempt, q.created_at, q.started_at,
                 q.completed_at, q.last_error,
-                (SELECT l.result FROM job_log l WHERE l.id = s.log AND s.so_far <= ?3), s.bytes
-             FROM summed s JOIN job_queue q ON q.rowid = s.row ORDER BY s.depth, s.row"
+                (SELECT l.result FROM job_log l WHERE l.id = s.log AND s.so_far <= ?3), s.bytes, q.submitted_by,
+                c.pipeline_name, c.step_id
+             FROM summed s JOIN job_queue q ON q.rowid = s.row LEFT JOIN event_context c ON c.id = q.event_context_id
+             ORDER BY s.depth, s.row"
         );
         let rows = sqlx::query(sqlx::AssertSqlSafe(sql))
             .bind(job.to_string())
@@ -113,7 +121,11 @@ impl Readers {
         let mut jobs: Vec<_> = rows.iter().map(family_row).collect();
         if jobs.first().is_none_or(|first| first.job_id != job.to_string()) {
             let Some(root) = self.pruned_job(job).await? else { return Ok(None) };
-            jobs.insert(0, pruned_root(root));
+            let context = match root.event_context_id.as_deref().and_then(|id| id.parse().ok()) {
+                Some(id) => self.context(id).await?,
+                None => None,
+            };
+            jobs.insert(0, pruned_root(root, context));
         }
         let is_truncated = jobs.len() > limit as usize;
         jobs.truncate(limit as usize);
@@ -166,10 +178,14 @@ fn family_row(row: &SqliteRow) -> FamilyRow {
         last_error: row.get(9),
         result: row.get(10),
         result_bytes: row.get(11),
+        submitted_by: row.get(12),
+        pipeline: row.get(13),
+        step_id: row.get(14),
     }
 }
 
-fn pruned_root(row: JobRow) -> FamilyRow {
+fn pruned_root(row: JobRow, context: Option<ContextRow>) -> FamilyRow {
+    let (pipeline, step_id) = context.map_or((None, None), |context| (context.pipeline, context.step_id));
     FamilyRow {
         job_id: row.id,
         parent_job_id: row.parent_job_id,
@@ -183,5 +199,8 @@ fn pruned_root(row: JobRow) -> FamilyRow {
         last_error: row.last_error,
         result_bytes: row.result.as_ref().and_then(|result| i64::try_from(result.len()).ok()),
         result: row.result,
+        submitted_by: row.submitted_by,
+        pipeline,
+        step_id,
     }
 }

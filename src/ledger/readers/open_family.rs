@@ -9,11 +9,12 @@ use crate::error::Error;
 const OPEN: &str = "WITH RECURSIVE family (id) AS (
         SELECT ?1
         UNION ALL
-        SELECT q.id FROM family f JOIN job_queue q ON q.parent_job_id = f.id)
+        SELECT q.id FROM family f JOIN job_queue q ON q.parent_job_id = f.id AND q.submitted_by <> 'hook')
     SELECT q.id FROM family f JOIN job_queue q ON q.id = f.id WHERE q.status IN ('queued', 'running')";
 
 impl Readers {
     /// The job and its descendants, without those that have ended: what an ended job causes is there before its end.
+    /// What hooks started is not waited for.
     ///
     /// # Errors
     /// When the read failed.

@@ -21,6 +21,8 @@ pub struct RecordedJob {
     pub event_context_id: Option<String>,
     /// True when that baggage is still in the ledger, or there was none.
     pub has_its_context: bool,
+    /// False: what it emitted started no pipeline and followed no route. True when the row is pruned.
+    pub is_routed: bool,
 }
 
 impl Readers {
@@ -32,12 +34,13 @@ impl Readers {
         // ids of the log are `<job>-<attempt>`; the input stands with the last attempt
         let row = sqlx::query(
             "SELECT j.plugin, j.command, j.status, j.payload, j.event_context_id,
-                j.event_context_id IS NULL OR EXISTS (SELECT 1 FROM event_context c WHERE c.id = j.event_context_id)
+                j.event_context_id IS NULL OR EXISTS (SELECT 1 FROM event_context c WHERE c.id = j.event_context_id),
+                j.is_routed
              FROM (
-                SELECT 0 AS source, plugin, command, status, payload, event_context_id, 0 AS attempt
+                SELECT 0 AS source, plugin, command, status, payload, event_context_id, 0 AS attempt, is_routed
                 FROM job_queue WHERE id = ?1
                 UNION ALL
-                SELECT 1, plugin, command, NULL, payload, event_context_id, attempt
+                SELECT 1, plugin, command, NULL, payload, event_context_id, attempt, 1
                 FROM job_log WHERE id >= ?1 || '-' AND id < ?1 || '.') j
              ORDER BY j.source, j.attempt DESC LIMIT 1",
         )
@@ -52,6 +55,7 @@ impl Readers {
             payload: row.get(3),
             event_context_id: row.get(4),
             has_its_context: row.get(5),
+            is_routed: row.get(6),
         }))
     }
 }

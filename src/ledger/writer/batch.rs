@@ -50,8 +50,8 @@ impl Batch {
         self.since.get_or_insert_with(Instant::now);
         self.weight += 1;
         match &item {
-            Item::Op(Op::Enqueue { jobs, .. }) => {
-                self.weight += jobs.len();
+            Item::Op(Op::Submit { submission, .. }) => {
+                self.weight += submission.jobs.len() + submission.joins.len();
                 self.is_awaited = true;
             }
             Item::Op(Op::Cancel { .. }) => {
@@ -59,7 +59,7 @@ impl Batch {
                 self.holds_grants = true;
             }
             Item::Op(Op::Finish(finish, _)) => {
-                self.weight += finish.plan.children.len() + finish.plan.facts.len();
+                self.weight += finish.plan.children.len() + finish.plan.joins.len() + finish.plan.facts.len();
                 self.is_awaited |= finish.is_awaited;
                 // the next attempt of the plugin must find the state that this one left
                 self.holds_grants |= finish.plan.state.is_some();
@@ -88,7 +88,7 @@ impl Batch {
         let mut kept = Self::default();
         for item in items {
             match item {
-                Item::Op(op @ (Op::Enqueue { .. } | Op::Cancel { .. })) => op.refuse(error.clone()),
+                Item::Op(op @ (Op::Submit { .. } | Op::Cancel { .. })) => op.refuse(error.clone()),
                 item => kept.put(item),
             }
         }

@@ -5,19 +5,22 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use ductile_domain::builtin::is_builtin;
 use ductile_domain::ids::{BootId, JobId};
 use ductile_domain::job::{Candidate, ClaimedJob, Fence};
 use ductile_domain::time::{self, Timestamp};
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 use serde_json::value::RawValue;
 
+use super::join::seat;
 use super::transaction::Transaction;
 use crate::ops::{Claimed, Refusal};
 
 const RUNNING: &str = "SELECT id, claim_no, plugin, command, dedupe_key FROM job_queue WHERE status = 'running'";
 const FIND: &str = "SELECT status, next_retry_at, plugin, command, payload, attempt, max_attempts, submitted_by,
         dedupe_key, created_at, claim_no, parent_job_id, event_context_id,
-        (SELECT s.state FROM plugin_state s WHERE s.plugin_name = job_queue.plugin)
+        (SELECT s.state FROM plugin_state s WHERE s.plugin_name = job_queue.plugin),
+        join_id, join_branch, is_routed
     FROM job_queue WHERE rowid = ?1 AND id = ?2";
 const CONTEXT: &str = "SELECT accumulated_json FROM event_context WHERE id = ?1";
 const TAKE: &str = "UPDATE job_queue SET status = 'running', started_at = ?3, next_retry_at = NULL,
@@ -66,8 +69,13 @@ impl Slots {
     }
 
     /// How many of them are the plugin's.
-    pub(super) fn of(&self, plugin: &str) -> usize {
+    fn of(&self, plugin: &str) -> usize {
         self.0.values().filter(|held| &*held.plugin == plugin).count()
+    }
+
+    /// The gateway's own steps have no cap but the gateway's.
+    pub(super) fn is_at_cap(&self, plugin: &str, cap: u32) -> bool {
+        !is_builtin(plugin) && self.of(plugin) >= cap as usize
     }
 
     /// Whether an attempt with the same plugin, command and dedupe key holds a slot.
@@ -117,7 +125,7 @@ impl Slots {
         if self.has_twin(row)? {
             return Ok(Err(Refusal::TwinRunning));
         }
-        if self.of(&candidate.plugin) >= cap as usize {
+        if self.is_at_cap(&candidate.plugin, cap) {
             return Ok(Err(Refusal::PluginCap));
         }
         if self.len() >= max_running as usize {
@@ -161,8 +169,8 @@ fn read(conn: &Connection, row: &Row<'_>, candidate: &Candidate, now: Timestamp)
         state,
         context,
         context_id: row.get_ref(12)?.as_str_or_null()?.and_then(|id| id.parse().ok()),
-        seat: None,
-        is_routed: true,
+        seat: seat(row, 14)?,
+        is_routed: row.get(16)?,
         parent: row.get_ref(11)?.as_str_or_null()?.and_then(|id| id.parse().ok()),
     };
     Ok(Claimed { job: Arc::new(job), unreadable })

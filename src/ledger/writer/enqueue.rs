@@ -4,8 +4,9 @@ use ductile_domain::job::NewJob;
 use ductile_domain::time;
 use rusqlite::{OptionalExtension as _, Row, params};
 
+use super::context::Waiting;
 use super::transaction::Transaction;
-use crate::ops::{Enqueued, candidate};
+use crate::ops::{Born, Enqueued, Submission, Submitted, candidate};
 
 // `+column` keeps the planner on the index of keys: that of plugins would walk over a long queue.
 const IN_FLIGHT: &str = "SELECT id, status FROM job_queue WHERE dedupe_key = ?1 AND status IN ('queued', 'running')
@@ -16,19 +17,21 @@ const SAME_EVENT: &str = "SELECT id, status FROM job_queue WHERE parent_job_id =
     AND plugin = ?3 AND command = ?4 AND target_key = ?5";
 const INSERT: &str = "INSERT INTO job_queue (id, plugin, command, payload, status, max_attempts, submitted_by,
         requested_by, dedupe_key, created_at, parent_job_id, source_event_id, target_key, event_context_id,
-        enqueued_config_snapshot_id)
-    VALUES (?1, ?2, ?3, ?4, 'queued', ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)";
+        enqueued_config_snapshot_id, join_id, join_branch, is_routed)
+    VALUES (?1, ?2, ?3, ?4, 'queued', ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17)";
 
 #[cfg(test)]
 pub(super) const ALL: &[&str] = &[IN_FLIGHT, SUCCEEDED, SAME_EVENT, INSERT];
 
 impl Transaction<'_> {
     /// Inserts the job, unless another stands for it: in flight when that was asked for, succeeded within the window,
-    /// or of the same routed event and target. The rows of one batch see each other.
-    pub(super) fn enqueue(&mut self, job: &NewJob) -> Result<Enqueued, rusqlite::Error> {
+    /// or of the same routed event and target. The rows of one batch see each other. Only a job that is inserted takes
+    /// its seat and has its context written.
+    pub(super) fn enqueue(&mut self, job: &NewJob, contexts: &mut Waiting<'_>) -> Result<Enqueued, rusqlite::Error> {
         if let Some(twin) = self.twin(job)? {
             return Ok(twin);
         }
+        self.write_context(job.context, contexts)?;
         let row = self.conn.prepare_cached(INSERT)?.insert(params![
             job.id.to_string(),
             &*job.plugin,
@@ -44,7 +47,13 @@ impl Transaction<'_> {
             job.target_key,
             job.context.map(|id| id.to_string()),
             job.snapshot,
+            job.seat.map(|seat| seat.join.to_string()),
+            job.seat.map(|seat| seat.branch),
+            job.is_routed,
         ])?;
+        if let Some(seat) = job.seat {
+            self.take_seat(seat);
+        }
         let mut reason = format!("enqueued by {}", job.submitted_by);
         if let Some(ended) = job.replay_of {
             reason.push_str(&format!(": replay of {ended}"));
@@ -52,6 +61,29 @@ impl Transaction<'_> {
         let transition = self.transition(job.id, None, "queued", Some(reason), 1)?;
         self.ready.push(candidate(row, job.id, &job.plugin, None));
         Ok(Enqueued::Accepted { job: job.id, row, transition: transition.id })
+    }
+
+    /// Enqueues a job that is no answer to anything: those who asked are told of it beside what they asked for.
+    pub(super) fn bear(&mut self, job: &NewJob, contexts: &mut Waiting<'_>) -> Result<(), rusqlite::Error> {
+        if let Enqueued::Accepted { job: id, row, transition } = self.enqueue(job, contexts)? {
+            let (plugin, command) = (job.plugin.clone(), job.command.clone());
+            self.tally.bear(Born { job: id, plugin, command, row, transition });
+        }
+        Ok(())
+    }
+
+    /// Enqueues what a door brings in. Nothing of a submission whose jobs all have twins begins to wait for them.
+    pub(super) fn submit(&mut self, submission: &Submission) -> Result<Submitted, rusqlite::Error> {
+        let Submission { jobs, contexts, joins, arrivals } = submission;
+        let mut contexts = Waiting::new(contexts);
+        let jobs = jobs.iter().map(|job| self.enqueue(job, &mut contexts)).collect::<Result<Vec<_>, _>>()?;
+        let is_known = !jobs.is_empty() && jobs.iter().all(|job| matches!(job, Enqueued::Duplicate { .. }));
+        if is_known {
+            return Ok(Submitted { jobs, born: Vec::new() });
+        }
+        joins.iter().try_for_each(|join| self.open_join(join, &mut contexts))?;
+        arrivals.iter().try_for_each(|arrival| self.arrive(arrival, None))?;
+        Ok(Submitted { jobs, born: self.settle(None)? })
     }
 
     fn twin(&self, job: &NewJob) -> Result<Option<Enqueued>, rusqlite::Error> {

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use ductile_domain::job::{Candidate, Fence};
+use ductile_domain::builtin;
+use ductile_domain::job::{Candidate, Fence, JobStatus};
 use ductile_domain::outcome::{Cause, Outcome};
 use ductile_domain::plan::Plan;
 use ductile_domain::retry::{RetryPolicy, decide};
@@ -11,7 +12,10 @@ use rusqlite::{Connection, Row, params};
 
 use super::Op;
 use super::batch::Item;
-use super::store::{InForce, Store};
+use super::hook::Gone;
+use super::in_force::Terms;
+use super::join::seat;
+use super::store::Store;
 use super::transaction::{Answer, Transaction};
 use crate::error::WriteError;
 use crate::ops::{Buried, Deletable, Finish, Orphan, Prune, Pruned, Recorded, Recovered, Snapshot, Verdict};
@@ -87,12 +91,8 @@ impl Store {
 
     pub(super) fn record_snapshot(&mut self, snapshot: Snapshot) -> Result<Recorded, WriteError> {
         self.set_synchronous(true)?;
-        let recorded = self.transaction(|conn, now| write_snapshot(Transaction::new(conn, now), &snapshot))?;
-        self.in_force = Some(InForce {
-            generation: snapshot.generation,
-            snapshot: recorded.id,
-            plugins: snapshot.plugins.into_iter().collect(),
-        });
+        let (recorded, terms) = self.transaction(|conn, now| write_snapshot(conn, now, snapshot))?;
+        self.put_in_force(Arc::new(terms));
         Ok(recorded)
     }
 
@@ -115,8 +115,8 @@ impl Store {
 const SET_MARK: &str = "INSERT INTO ledger_meta (name, value) VALUES (?1, ?2)
     ON CONFLICT (name) DO UPDATE SET value = excluded.value";
 
-fn write_snapshot(mut transaction: Transaction<'_>, snapshot: &Snapshot) -> Result<Recorded, rusqlite::Error> {
-    let (conn, at) = (transaction.conn, &transaction.at);
+fn write_snapshot(conn: &Connection, now: Timestamp, snapshot: Snapshot) -> Result<(Recorded, Terms), rusqlite::Error> {
+    let at = time::format(now);
     conn.execute(
         "INSERT INTO config_snapshots (config_hash, source_hash, source_path, source, reason, loaded_at,
             ductile_version, binary_path, snapshot_format, semantics, plugin_fingerprints, sanitized_config,
@@ -140,25 +140,38 @@ fn write_snapshot(mut transaction: Transaction<'_>, snapshot: &Snapshot) -> Resu
     let mut statement = conn.prepare(
         "UPDATE job_queue SET status = 'dead', completed_at = ?1, next_retry_at = NULL,
             last_error = 'cancelled: plugin ' || plugin || ' was removed or disabled'
-         WHERE status = 'queued' AND plugin NOT LIKE 'core.%'
-            AND plugin NOT IN (SELECT value FROM json_each(?2))
-         RETURNING id, last_error, attempt, plugin, command",
+         WHERE status = 'queued' AND plugin NOT IN (SELECT value FROM json_each(?2))
+            AND plugin NOT IN (SELECT value FROM json_each(?3))
+         RETURNING id, last_error, attempt, plugin, command, join_id, join_branch",
     )?;
-    let rows = statement.query_map(params![at, &plugins], |row| {
+    let own = serde_json::to_string(&builtin::NAMES).expect("strings serialize into memory");
+    let rows = statement.query_map(params![at, &plugins, own], |row| {
         let (plugin, command): (String, String) = (row.get(3)?, row.get(4)?);
-        Ok((row.get::<_, String>(0)?, row.get(1)?, row.get(2)?, plugin, command))
+        Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?, row.get(2)?, plugin, command, seat(row, 5)?))
     })?;
     let rows: Vec<_> = rows.collect::<Result<_, _>>()?;
+    // what follows from it follows under the configuration that it comes with
+    let terms = Terms {
+        generation: snapshot.generation,
+        snapshot: id,
+        plugins: snapshot.plugins.iter().cloned().collect(),
+        pipelines: snapshot.pipelines.clone(),
+    };
+    let mut transaction = Transaction::new(conn, now, Some(&terms));
     let mut buried = Vec::with_capacity(rows.len());
-    for (job, reason, attempt, plugin, command) in rows {
+    for (job, reason, attempt, plugin, command, seat) in rows {
         // a row whose id is no UUID was not written by us
-        if let Ok(job) = job.parse() {
-            let transition = transaction.transition(job, Some("queued"), "dead", Some(reason), attempt)?;
-            buried.push(Buried { plugin: plugin.into(), command: command.into(), transition });
-        }
+        let Ok(job) = job.parse() else { continue };
+        let transition = transaction.transition(job, Some("queued"), "dead", Some(reason.clone()), attempt)?;
+        let gone =
+            Gone { job, plugin: &plugin, command: &command, seat, status: JobStatus::Dead, error: Some(&reason) };
+        transaction.gone(&gone)?;
+        let born = transaction.settle(Some(job))?;
+        buried.push(Buried { plugin: plugin.into(), command: command.into(), transition, born });
     }
-    let inits = transaction.owe_inits(snapshot, &plugins, id)?;
-    Ok(Recorded { id, buried, inits, ready: transaction.ready })
+    let inits = transaction.owe_inits(&snapshot, &plugins, id)?;
+    let ready = transaction.ready;
+    Ok((Recorded { id, buried, inits, ready }, terms))
 }
 
 fn delete_old(conn: &Connection, now: Timestamp, prune: &Prune) -> Result<Pruned, rusqlite::Error> {
@@ -226,11 +239,16 @@ const fn deletions(kind: Deletable) -> &'static [&'static str] {
                 WHERE f.created_at < ?1 AND f.id < (SELECT max(n.id) FROM plugin_facts n
                     WHERE n.plugin_name = f.plugin_name AND n.fact_type = f.fact_type)
                 ORDER BY f.id LIMIT ?2)"],
-        Deletable::Contexts => &["DELETE FROM event_context WHERE rowid IN (SELECT x.rowid FROM event_context x
+        Deletable::Contexts => &[
+            "DELETE FROM event_context WHERE rowid IN (SELECT x.rowid FROM event_context x
                 WHERE x.created_at < ?1
                     AND NOT EXISTS (SELECT 1 FROM job_queue q WHERE q.event_context_id = x.id)
                     AND NOT EXISTS (SELECT 1 FROM event_context c WHERE c.parent_id = x.id)
-                ORDER BY x.created_at LIMIT ?2)"],
+                    AND NOT EXISTS (SELECT 1 FROM pipeline_joins j
+                        WHERE j.event_context_id = x.id AND j.fired_at IS NULL)
+                ORDER BY x.created_at LIMIT ?2)",
+            "DELETE FROM pipeline_joins WHERE rowid IN (SELECT rowid FROM pipeline_joins WHERE fired_at < ?1 LIMIT ?2)",
+        ],
         Deletable::Snapshots => &["DELETE FROM config_snapshots WHERE id IN (SELECT s.id FROM config_snapshots s
                 WHERE s.loaded_at < ?1 AND s.id < (SELECT max(id) FROM config_snapshots)
                     AND NOT EXISTS (SELECT 1 FROM job_queue q

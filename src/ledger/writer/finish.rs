@@ -1,17 +1,23 @@
 //! Ends of attempts: finished, or given back uncounted. A fenced or repeated call changes nothing.
 
-use ductile_domain::job::{Fence, JobStatus};
+use ductile_domain::ids::JobId;
+use ductile_domain::job::{Fence, JobStatus, Seat};
 use ductile_domain::outcome::{AttemptStatus, Cause};
+use ductile_domain::plan::Plan;
 use ductile_domain::retry::Ending;
 use ductile_domain::time::{self, Timestamp};
 use rusqlite::{OptionalExtension as _, Row, params};
 
+use super::context::Waiting;
+use super::hook::Gone;
+use super::join::seat;
 use super::transaction::Transaction;
 use crate::error::WriteError;
-use crate::ops::{Finish, Finished, Transition, Verdict, candidate};
+use crate::ops::{Enqueued, Finish, Finished, Transition, Verdict, candidate};
 
 const FIND: &str = "SELECT rowid, status, claim_no, finished_claim_no, attempt, plugin, command, started_at,
-        started_config_snapshot_id, next_retry_at, cancel_requested_at IS NOT NULL, cancel_reason
+        started_config_snapshot_id, next_retry_at, cancel_requested_at IS NOT NULL, cancel_reason, join_id, join_branch,
+        event_context_id IS NOT NULL
     FROM job_queue WHERE id = ?1";
 const LOG: &str = "INSERT INTO job_log (id, job_id, plugin, command, status, result, attempt, submitted_by, created_at,
         started_at, completed_at, last_error, stderr, parent_job_id, source_event_id, event_context_id,
@@ -26,6 +32,13 @@ const ATTEMPT: &str = "INSERT INTO job_attempts (job_id, attempt, created_at, st
 const STOPWATCH: &str = "INSERT INTO job_stopwatch (job_id, plugin, attempt, enter_wall_ns, exit_wall_ns, dur_ns,
         runtime_pre_ns, runtime_post_ns, status, subs_json, recorded_at)
     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)";
+const STOPWATCH_OF_STEP: &str =
+    "INSERT INTO job_stopwatch (job_id, plugin, attempt, enter_wall_ns, exit_wall_ns, dur_ns,
+        runtime_pre_ns, runtime_post_ns, status, subs_json, recorded_at, pipeline, step_id, pipeline_instance_id)
+    SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, c.pipeline_name, c.step_id,
+        CASE WHEN json_valid(c.accumulated_json)
+            THEN json_extract(c.accumulated_json, '$.ductile.pipeline_instance_id') END
+    FROM job_queue q LEFT JOIN event_context c ON c.id = q.event_context_id WHERE q.id = ?1";
 const END: &str = "UPDATE job_queue SET status = ?2, completed_at = ?3, last_error = ?4, finished_claim_no = ?5,
     pid = NULL, pid_start = NULL WHERE rowid = ?1";
 const QUEUE_AGAIN: &str = "UPDATE job_queue SET status = 'queued', attempt = attempt + 1, started_at = NULL,
@@ -35,7 +48,7 @@ const GIVE_BACK: &str = "UPDATE job_queue SET status = 'queued', started_at = NU
     finished_claim_no = ?3, boot_id = NULL, pid = NULL, pid_start = NULL WHERE rowid = ?1";
 
 #[cfg(test)]
-pub(super) const ALL: &[&str] = &[FIND, LOG, ATTEMPT, STOPWATCH, END, QUEUE_AGAIN, GIVE_BACK];
+pub(super) const ALL: &[&str] = &[FIND, LOG, ATTEMPT, STOPWATCH, STOPWATCH_OF_STEP, END, QUEUE_AGAIN, GIVE_BACK];
 
 /// The row that an end is about.
 pub(super) struct Found {
@@ -51,6 +64,8 @@ pub(super) struct Found {
     due: Option<String>,
     is_cancelled: bool,
     cancel_reason: Option<String>,
+    seat: Option<Seat>,
+    has_context: bool,
 }
 
 impl Found {
@@ -68,6 +83,8 @@ impl Found {
             due: row.get(9)?,
             is_cancelled: row.get(10)?,
             cancel_reason: row.get(11)?,
+            seat: seat(row, 12)?,
+            has_context: row.get(14)?,
         })
     }
 
@@ -85,6 +102,11 @@ impl Found {
     /// The text for a row whose cancellation was asked for.
     fn cancellation(&self) -> Option<String> {
         self.is_cancelled.then(|| format!("cancelled: {}", self.cancel_reason.as_deref().unwrap_or_default()))
+    }
+
+    /// The row as it is now that it has ended.
+    fn gone<'a>(&'a self, job: JobId, status: JobStatus, error: Option<&'a str>) -> Gone<'a> {
+        Gone { job, plugin: &self.plugin, command: &self.command, seat: self.seat, status, error }
     }
 
     /// The answer to a call that changes nothing.
@@ -116,7 +138,7 @@ impl Transaction<'_> {
         if let Err(refused) = self.remember(&finish.plan, &found, &job)? {
             return Ok(Err(refused));
         }
-        let children = finish.plan.children.iter().map(|child| self.enqueue(child)).collect::<Result<_, _>>()?;
+        let children = self.carry_out(&finish.plan, &job)?;
         let next = Next::of(finish, found.cancellation());
         let attempt_status = outcome.status.as_str();
         let ended_at = time::format(outcome.ended_at);
@@ -151,7 +173,8 @@ impl Transaction<'_> {
                 AttemptStatus::TimedOut => "timeout",
                 AttemptStatus::Failed | AttemptStatus::Skipped => "err",
             };
-            self.conn.prepare_cached(STOPWATCH)?.execute(params![
+            let statement = if found.has_context { STOPWATCH_OF_STEP } else { STOPWATCH };
+            self.conn.prepare_cached(statement)?.execute(params![
                 job,
                 found.plugin,
                 found.attempt,
@@ -175,13 +198,29 @@ impl Transaction<'_> {
         if is_last {
             let end = params![found.row, next.status.as_str(), ended_at, next.error, fence.claim_no];
             self.conn.prepare_cached(END)?.execute(end)?;
-            self.settle_init(&found.plugin, &found.command, &job, next.error.as_deref(), result.as_deref())?;
+            // a success may have a text too, about what became of its events
+            let trouble = next.error.as_deref().filter(|_| outcome.status != AttemptStatus::Succeeded);
+            self.settle_init(&found.plugin, &found.command, &job, trouble, result.as_deref())?;
+            self.gone(&found.gone(fence.job, next.status, next.error.as_deref()))?;
         } else {
             let due = next.due.map(time::format);
             self.conn.prepare_cached(QUEUE_AGAIN)?.execute(params![found.row, due, next.error, fence.claim_no])?;
             self.ready.push(candidate(found.row, fence.job, &found.plugin, next.due));
         }
-        Ok(Ok(Finished { children, ..applied(next.status, next.due, transitions) }))
+        let born = self.settle(Some(fence.job))?;
+        Ok(Ok(Finished { children, born, ..applied(next.status, next.due, transitions) }))
+    }
+
+    /// Writes what follows from an attempt, before its job becomes terminal.
+    fn carry_out(&mut self, plan: &Plan, job: &str) -> Result<Vec<Enqueued>, rusqlite::Error> {
+        let mut contexts = Waiting::new(&plan.contexts);
+        for join in &plan.joins {
+            self.open_join(join, &mut contexts)?;
+        }
+        let children = plan.children.iter().map(|child| self.enqueue(child, &mut contexts));
+        let children = children.collect::<Result<_, _>>()?;
+        plan.arrivals.iter().try_for_each(|arrival| self.arrive(arrival, Some(job)))?;
+        Ok(children)
     }
 
     /// Puts a claim back uncounted, or buries the job when its cancellation was asked for.
@@ -200,8 +239,10 @@ impl Transaction<'_> {
             let end = params![found.row, "dead", self.at, text, -fence.claim_no];
             self.conn.prepare_cached(END)?.execute(end)?;
             self.settle_init(&found.plugin, &found.command, &fence.job.to_string(), Some(&text), None)?;
-            let transition = self.transition(fence.job, Some("running"), "dead", Some(text), found.attempt)?;
-            return Ok(applied(JobStatus::Dead, None, vec![transition]));
+            let transition = self.transition(fence.job, Some("running"), "dead", Some(text.clone()), found.attempt)?;
+            self.gone(&found.gone(fence.job, JobStatus::Dead, Some(&text)))?;
+            let born = self.settle(Some(fence.job))?;
+            return Ok(Finished { born, ..applied(JobStatus::Dead, None, vec![transition]) });
         }
         let text = due.map(time::format);
         self.conn.prepare_cached(GIVE_BACK)?.execute(params![found.row, text, -fence.claim_no])?;
@@ -224,10 +265,7 @@ struct Next<'a> {
 impl<'a> Next<'a> {
     /// A cancelled job is never tried again.
     fn of(finish: &'a Finish, cancellation: Option<String>) -> Self {
-        let error = match finish.outcome.status {
-            AttemptStatus::Succeeded => None,
-            _ => finish.outcome.error.as_deref().map(Into::into),
-        };
+        let error = finish.outcome.error.as_deref().map(Into::into);
         let (status, due, reason) = match (&finish.ending, cancellation) {
             (Ending::Retry { .. }, Some(text)) => {
                 let reason = Some(text.clone());

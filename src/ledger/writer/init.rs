@@ -4,6 +4,7 @@
 use ductile_domain::job::NewJob;
 use rusqlite::{OptionalExtension as _, params};
 
+use super::context::Waiting;
 use super::transaction::Transaction;
 use crate::ops::{Enqueued, Init, Snapshot};
 
@@ -41,7 +42,7 @@ impl Transaction<'_> {
             return Ok(None);
         }
         self.conn.prepare_cached(OWE)?.execute(params![plugin, init.print, init.job.id.to_string()])?;
-        self.enqueue(&NewJob { snapshot: Some(snapshot), ..init.job.clone() }).map(Some)
+        self.enqueue(&NewJob { snapshot: Some(snapshot), ..init.job.clone() }, &mut Waiting::default()).map(Some)
     }
 
     /// Notes how an `init` ended and what it answered; one that an operator ran by hand counts as well.

@@ -5,10 +5,14 @@ mod batch;
 mod cancel;
 mod checkpoint;
 mod claim;
+mod context;
 mod enqueue;
 mod errand;
 mod finish;
+mod hook;
+mod in_force;
 mod init;
+mod join;
 mod memory;
 mod store;
 mod thread;
@@ -21,9 +25,14 @@ use ductile_domain::job::{ClaimRequest, ClaimedJob, Fence, NewJob};
 use ductile_domain::time::Timestamp;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 
+pub use in_force::InForce;
+
 use crate::error::{StartError, WriteError};
 use crate::open::OpenOptions;
-use crate::ops::{Cancelled, Claims, Enqueued, Finish, Finished, Orphan, Prune, Pruned, Recorded, Recovered, Snapshot};
+use crate::ops::{
+    Cancelled, Claims, Enqueued, Finish, Finished, Orphan, Prune, Pruned, Recorded, Recovered, Snapshot, Submission,
+    Submitted,
+};
 
 /// The crash points of the writer, in the order of a batch; they exist with the feature `failpoints` only.
 #[must_use]
@@ -57,7 +66,7 @@ enum Op {
     Finish(Arc<Finish>, Then<Finished>),
     GiveBack { fence: Fence, reason: String, due: Option<Timestamp>, then: Then<Finished> },
     Cancel { job: JobId, why: String, requested_by: String, then: Then<Cancelled>, _permit: OwnedSemaphorePermit },
-    Enqueue { jobs: Vec<NewJob>, generation: u64, then: Then<Vec<Enqueued>>, _permit: OwnedSemaphorePermit },
+    Submit { submission: Submission, generation: u64, then: Then<Submitted>, _permit: OwnedSemaphorePermit },
 }
 
 /// An operation that has the connection for itself.
@@ -76,7 +85,7 @@ impl Op {
         match self {
             Self::Finish(finish, _) => Some(finish.fence),
             Self::GiveBack { fence, .. } => Some(*fence),
-            Self::Cancel { .. } | Self::Enqueue { .. } => None,
+            Self::Cancel { .. } | Self::Submit { .. } => None,
         }
     }
 
@@ -85,7 +94,7 @@ impl Op {
         thread::guarded(|| match self {
             Self::Finish(_, then) | Self::GiveBack { then, .. } => then(Err(error)),
             Self::Cancel { then, .. } => then(Err(error)),
-            Self::Enqueue { then, .. } => then(Err(error)),
+            Self::Submit { then, .. } => then(Err(error)),
         });
     }
 }
@@ -179,16 +188,34 @@ impl Writer {
         answered(|then| self.enqueue_then(jobs, generation, then)).await
     }
 
-    /// The same for those who can't wait: `then` is called with the answer on the writer's thread, where it must not
-    /// block, or dropped when the writer dies.
+    /// The same for those who can't wait, see [`Writer::submit_then`].
     pub fn enqueue_then(
         &self,
         jobs: Vec<NewJob>,
         generation: u64,
         then: impl FnOnce(Result<Vec<Enqueued>, WriteError>) + Send + 'static,
     ) {
+        self.submit_then(jobs.into(), generation, move |answer| then(answer.map(|submitted| submitted.jobs)));
+    }
+
+    /// Commits what a door brings in, all or nothing, as [`Writer::enqueue`] does; with jobs that belong to pipelines.
+    ///
+    /// # Errors
+    /// Those of [`Writer::enqueue`].
+    pub async fn submit(&self, submission: Submission, generation: u64) -> Result<Submitted, WriteError> {
+        answered(|then| self.submit_then(submission, generation, then)).await
+    }
+
+    /// The same for those who can't wait: `then` is called with the answer on the writer's thread, where it must not
+    /// block, or dropped when the writer dies.
+    pub fn submit_then(
+        &self,
+        submission: Submission,
+        generation: u64,
+        then: impl FnOnce(Result<Submitted, WriteError>) + Send + 'static,
+    ) {
         match self.permit() {
-            Ok(_permit) => self.operate(Op::Enqueue { jobs, generation, then: Box::new(then), _permit }),
+            Ok(_permit) => self.operate(Op::Submit { submission, generation, then: Box::new(then), _permit }),
             Err(error) => then(Err(error)),
         }
     }
@@ -240,7 +267,7 @@ impl Writer {
         answered(|then| self.finish_then(Arc::new(finish), then)).await
     }
 
-    /// The same for those who can't wait, see [`Writer::enqueue_then`].
+    /// The same for those who can't wait, see [`Writer::submit_then`].
     pub fn finish_then(&self, finish: Arc<Finish>, then: impl FnOnce(Result<Finished, WriteError>) + Send + 'static) {
         self.operate(Op::Finish(finish, Box::new(then)));
     }
@@ -259,7 +286,7 @@ impl Writer {
         answered(|then| self.give_back_then(fence, reason, due, then)).await
     }
 
-    /// The same for those who can't wait, see [`Writer::enqueue_then`].
+    /// The same for those who can't wait, see [`Writer::submit_then`].
     pub fn give_back_then(
         &self,
         fence: Fence,
@@ -278,7 +305,7 @@ impl Writer {
         answered(|then| self.cancel_then(job, why, requested_by, then)).await
     }
 
-    /// The same for those who can't wait, see [`Writer::enqueue_then`].
+    /// The same for those who can't wait, see [`Writer::submit_then`].
     pub fn cancel_then(
         &self,
         job: JobId,

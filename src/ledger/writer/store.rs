@@ -1,6 +1,6 @@
 //! The one connection that writes: how it is opened and closed, and how a batch becomes a transaction.
 
-use std::collections::HashSet;
+use std::sync::Arc;
 
 use ductile_domain::config::Durability;
 use ductile_domain::ids::BootId;
@@ -10,24 +10,20 @@ use rusqlite::{Connection, OpenFlags};
 
 use super::batch::Item;
 use super::checkpoint::Checkpoints;
+use super::in_force::{InForce, Terms};
 use super::transaction::{Done, Transaction};
 use super::{Op, Spawn};
 use crate::error::WriteError;
 use crate::open::{Clock, OpenOptions};
 use crate::ops::{Finished, Verdict};
 
-/// The generation that the last snapshot put in force.
-pub(super) struct InForce {
-    pub(super) generation: u64,
-    pub(super) snapshot: i64,
-    pub(super) plugins: HashSet<String>,
-}
-
 /// The connection and what its writes depend on.
 pub(super) struct Store {
     pub(super) conn: Connection,
     pub(super) boot: BootId,
-    pub(super) in_force: Option<InForce>,
+    pub(super) in_force: Option<Arc<Terms>>,
+    /// Where the next writer finds it.
+    home: InForce,
     clock: Clock,
     durability: Durability,
     /// What `PRAGMA synchronous` is now: true for FULL.
@@ -52,7 +48,8 @@ impl Store {
         Ok(Self {
             conn,
             boot: options.boot,
-            in_force: None,
+            in_force: options.in_force.get(),
+            home: options.in_force.clone(),
             clock: options.clock.clone(),
             durability: options.durability,
             is_synced: true,
@@ -89,18 +86,24 @@ impl Store {
         chrono::DurationRound::duration_trunc(now, chrono::TimeDelta::milliseconds(1)).unwrap_or(now)
     }
 
+    /// Puts a generation in force whose snapshot is committed.
+    pub(super) fn put_in_force(&mut self, terms: Arc<Terms>) {
+        self.home.put(terms.clone());
+        self.in_force = Some(terms);
+    }
+
     /// Hands the operation back unless the generation in force can't carry its plan; then it is answered.
     pub(super) fn in_order(&self, op: Op) -> Option<Op> {
         let Some(in_force) = &self.in_force else { return Some(op) };
         let (generation, jobs) = match &op {
             Op::Finish(finish, _) => (finish.plan.generation, finish.plan.children.as_slice()),
-            Op::Enqueue { jobs, generation, .. } => (*generation, jobs.as_slice()),
+            Op::Submit { submission, generation, .. } => (*generation, submission.jobs.as_slice()),
             Op::GiveBack { .. } | Op::Cancel { .. } => return Some(op),
         };
         if generation == in_force.generation {
             return Some(op);
         }
-        let gone = jobs.iter().map(|j| &*j.plugin).find(|p| !in_force.plugins.contains(*p)).map(str::to_owned);
+        let gone = jobs.iter().map(|j| &*j.plugin).find(|p| !in_force.knows(p)).map(str::to_owned);
         match (gone, op) {
             (None, op) => return Some(op),
             (Some(_), Op::Finish(_, then)) => then(Ok(Finished::unchanged(Verdict::Replan))),
@@ -113,7 +116,8 @@ impl Store {
     pub(super) fn commit(&mut self, items: &[Item], spawns: &[Spawn], is_awaited: bool) -> Result<Done, WriteError> {
         self.set_synchronous(is_awaited)?;
         fail_point!("ledger_before_begin");
-        let done = self.transaction(|conn, now| Transaction::new(conn, now).run(items, spawns))?;
+        let in_force = self.in_force.as_deref();
+        let done = self.transaction(|conn, now| Transaction::new(conn, now, in_force).run(items, spawns))?;
         fail_point!("ledger_after_commit");
         self.checkpoints.after_commit(&self.conn);
         Ok(done)

@@ -189,7 +189,7 @@ impl Thread {
         let mut granted = Vec::new();
         claim.request.candidates.retain(|(candidate, cap)| {
             // its row is looked at when there is a slot for it
-            let is_full = self.slots.len() >= max_running as usize || self.slots.of(&candidate.plugin) >= *cap as usize;
+            let is_full = self.slots.len() >= max_running as usize || self.slots.is_at_cap(&candidate.plugin, *cap);
             if !is_outdated && claim.stands && is_full {
                 return true;
             }

@@ -6,15 +6,17 @@ use ductile_domain::time::{self, Timestamp};
 use rusqlite::{Connection, params};
 
 use super::batch::Item;
+use super::in_force::Terms;
+use super::join::Tally;
 use super::{Op, Spawn};
 use crate::error::WriteError;
-use crate::ops::{Cancelled, Enqueued, Finished, Transition, Verdict};
+use crate::ops::{Cancelled, Finished, Submitted, Transition, Verdict};
 
 /// What one piece of a batch is told.
 pub(super) enum Answer {
     Finished(Result<Finished, WriteError>),
     Cancelled(Cancelled),
-    Enqueued(Vec<Enqueued>),
+    Submitted(Submitted),
     /// The transition to `running`, if it was written.
     Started(Option<i64>),
 }
@@ -25,7 +27,7 @@ impl Answer {
         match (item, self) {
             (Item::Op(Op::Finish(_, then) | Op::GiveBack { then, .. }), Self::Finished(answer)) => then(answer),
             (Item::Op(Op::Cancel { then, .. }), Self::Cancelled(answer)) => then(Ok(answer)),
-            (Item::Op(Op::Enqueue { then, .. }), Self::Enqueued(answer)) => then(Ok(answer)),
+            (Item::Op(Op::Submit { then, .. }), Self::Submitted(answer)) => then(Ok(answer)),
             (Item::Grant(grant, started), Self::Started(Some(transition))) => started(&grant.claimed.job, transition),
             // each piece is answered by its own kind; dropping `then` says that the writer is closed
             _ => {}
@@ -37,7 +39,7 @@ impl Answer {
         match self {
             Self::Finished(Ok(finished)) => matches!(finished.verdict, Verdict::Applied | Verdict::AlreadyApplied),
             Self::Finished(Err(_)) | Self::Started(None) => false,
-            Self::Cancelled(_) | Self::Enqueued(_) | Self::Started(Some(_)) => true,
+            Self::Cancelled(_) | Self::Submitted(_) | Self::Started(Some(_)) => true,
         }
     }
 }
@@ -57,6 +59,9 @@ pub(super) struct Transaction<'a> {
     /// The same as it is stored.
     pub(super) at: String,
     pub(super) ready: Vec<Candidate>,
+    pub(super) in_force: Option<&'a Terms>,
+    /// What the present operation changes about joins.
+    pub(super) tally: Tally,
 }
 
 pub(super) const RECORD_SPAWN: &str =
@@ -66,8 +71,8 @@ pub(super) const TRANSITION: &str =
     VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
 
 impl<'a> Transaction<'a> {
-    pub(super) fn new(conn: &'a Connection, now: Timestamp) -> Self {
-        Self { conn, now, at: time::format(now), ready: Vec::new() }
+    pub(super) fn new(conn: &'a Connection, now: Timestamp, in_force: Option<&'a Terms>) -> Self {
+        Self { conn, now, at: time::format(now), ready: Vec::new(), in_force, tally: Tally::default() }
     }
 
     /// Runs the pieces in their order: each finds what those before it did.
@@ -91,9 +96,7 @@ impl<'a> Transaction<'a> {
             Item::Op(Op::Cancel { job, why, requested_by, .. }) => {
                 Answer::Cancelled(self.cancel(*job, why, requested_by)?)
             }
-            Item::Op(Op::Enqueue { jobs, .. }) => {
-                Answer::Enqueued(jobs.iter().map(|job| self.enqueue(job)).collect::<Result<_, _>>()?)
-            }
+            Item::Op(Op::Submit { submission, .. }) => Answer::Submitted(self.submit(submission)?),
         })
     }
 
@@ -120,15 +123,16 @@ impl<'a> Transaction<'a> {
 
 #[cfg(test)]
 mod tests {
-    use crate::writer::{cancel, claim, enqueue, finish, init, memory};
+    use crate::writer::{cancel, claim, context, enqueue, finish, hook, init, join, memory};
 
     /// The writer's cost must not grow with history: no statement of a batch walks over a table.
     #[test]
     fn no_statement_of_a_batch_walks_over_a_table() {
         let conn = rusqlite::Connection::open_in_memory().expect("a database in memory");
         conn.execute_batch(crate::schema::BASELINE).expect("the schema is valid");
-        let all = [cancel::ALL, claim::ALL, enqueue::ALL, finish::ALL, init::ALL, memory::ALL, &[super::RECORD_SPAWN]]
-            .concat();
+        let pipelines = [context::ALL, hook::ALL, join::ALL].concat();
+        let plain = [cancel::ALL, claim::ALL, enqueue::ALL, finish::ALL, init::ALL, memory::ALL].concat();
+        let all = [plain, pipelines, vec![super::RECORD_SPAWN]].concat();
         let mut seen = 0;
         for statement in all {
             let mut explain = conn.prepare(&format!("EXPLAIN QUERY PLAN {statement}")).expect(statement);
