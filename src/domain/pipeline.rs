@@ -6,12 +6,26 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::catalog::Catalog;
-use crate::config::Config;
-use crate::problem::Problem;
+use serde_json::value::RawValue;
 
+use crate::baggage::Baggage;
+use crate::catalog::Catalog;
+use crate::condition::Condition;
+use crate::config::{Config, NotifyOnComplete};
+use crate::path::Path;
+use crate::problem::Problem;
+use crate::template::With;
+
+mod calls;
+mod compile;
 pub mod control;
+mod definition;
+mod duration;
+mod expand;
+mod findings;
 pub mod hooks;
+pub(crate) mod hop;
+mod known;
 pub mod prepare;
 pub mod start;
 
@@ -21,7 +35,7 @@ pub use prepare::{Prepared, prepare};
 pub use start::{Origin, Start, StartFault};
 
 /// All pipelines and routes of one generation. The default has none.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Pipelines {
     by_name: BTreeMap<Arc<str>, Arc<Pipeline>>,
     /// Pipelines that an event of that type starts, in the order of the configuration.
@@ -29,6 +43,23 @@ pub struct Pipelines {
     /// Pipelines that a signal starts.
     by_signal: HashMap<Signal, Vec<Arc<Pipeline>>>,
     routes: Vec<Route>,
+    /// Indexes of the routes that an event of that type takes.
+    routes_by_event: HashMap<Arc<str>, Vec<usize>>,
+    /// The plugins whose ends fire hooks.
+    notifies: HashMap<Arc<str>, NotifyOnComplete>,
+    hook_max_depth: u32,
+    /// `service.dedupe_ttl`.
+    dedupe_window: Duration,
+}
+
+impl fmt::Debug for Pipelines {
+    /// Names and numbers only: values may be secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pipelines")
+            .field("pipelines", &self.by_name.keys().collect::<Vec<_>>())
+            .field("routes", &self.routes.len())
+            .finish_non_exhaustive()
+    }
 }
 
 impl Pipelines {
@@ -36,8 +67,8 @@ impl Pipelines {
     ///
     /// A pipeline with an error is left out, and so is one that calls it.
     #[must_use]
-    pub fn compile(_config: &Config, _catalog: &Catalog) -> (Self, Vec<Problem>) {
-        (Self::default(), Vec::new())
+    pub fn compile(config: &Config, catalog: &Catalog) -> (Self, Vec<Problem>) {
+        compile::compile(config, catalog)
     }
 
     /// The pipeline of that name.
@@ -68,7 +99,18 @@ impl Pipelines {
     /// True when nothing starts at an event of that type.
     #[must_use]
     pub fn is_unheard(&self, event: &str) -> bool {
-        !self.by_event.contains_key(event) && self.routes.iter().all(|r| &*r.event_type != event)
+        !self.by_event.contains_key(event) && !self.routes_by_event.contains_key(event)
+    }
+
+    /// The pipelines that an event of that type may start.
+    pub(crate) fn on_event(&self, event: &str) -> &[Arc<Pipeline>] {
+        self.by_event.get(event).map(Vec::as_slice).unwrap_or_default()
+    }
+
+    /// The routes that an event of that type may take.
+    pub(crate) fn routes_on(&self, event: &str) -> impl Iterator<Item = &Route> {
+        let indexes = self.routes_by_event.get(event).map(Vec::as_slice).unwrap_or_default();
+        indexes.iter().filter_map(|index| self.routes.get(*index))
     }
 
     fn on_signal(&self, signal: Signal) -> &[Arc<Pipeline>] {
@@ -90,7 +132,6 @@ pub struct Route {
 }
 
 /// One pipeline with everything that it calls put in place.
-#[derive(Debug)]
 pub struct Pipeline {
     /// Its name.
     pub name: Arc<str>,
@@ -98,6 +139,8 @@ pub struct Pipeline {
     pub trigger: Trigger,
     /// `from_plugin`: the only plugin whose events or ends start it.
     pub source_plugin: Option<Arc<str>>,
+    /// `if`: what must hold of an event besides.
+    pub condition: Option<Arc<Condition>>,
     /// How a caller over the API waits.
     pub execution: Execution,
     /// Longest wait of a synchronous call.
@@ -109,6 +152,18 @@ pub struct Pipeline {
     /// What its trigger starts.
     pub entries: Vec<Target>,
     by_key: HashMap<Arc<str>, usize>,
+}
+
+impl fmt::Debug for Pipeline {
+    /// Names and numbers only: values may be secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pipeline")
+            .field("name", &self.name)
+            .field("trigger", &self.trigger)
+            .field("nodes", &self.nodes)
+            .field("entries", &self.entries)
+            .finish_non_exhaustive()
+    }
 }
 
 /// What starts a pipeline.
@@ -199,7 +254,7 @@ impl fmt::Display for Execution {
 }
 
 /// One job of a pipeline.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Node {
     /// Unique in the root pipeline: `step_2`, or `<call step>/<step of what is called>`.
     pub key: Arc<str>,
@@ -215,6 +270,13 @@ pub struct Node {
     pub max_attempts: u32,
 }
 
+impl fmt::Debug for Node {
+    /// Names only: values may be secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({}.{}) -> {:?}", self.key, self.plugin(), self.command(), self.next)
+    }
+}
+
 impl Node {
     /// The plugin that its jobs name.
     #[must_use]
@@ -223,7 +285,7 @@ impl Node {
             Action::Uses { plugin, .. } => plugin,
             Action::Switch { .. } => crate::builtin::SWITCH,
             Action::Join { .. } => crate::builtin::JOIN,
-            Action::Relay { .. } => crate::builtin::RELAY,
+            Action::Relay(_) => crate::builtin::RELAY,
         }
     }
 
@@ -238,7 +300,7 @@ impl Node {
 }
 
 /// What a node does.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub enum Action {
     /// Runs a command of a plugin.
     Uses {
@@ -246,9 +308,13 @@ pub enum Action {
         plugin: Arc<str>,
         /// Its command.
         command: Arc<str>,
+        /// What it is asked with.
+        request: Arc<Request>,
     },
     /// Decides whether the gated step runs.
     Switch {
+        /// What must hold for the step to run.
+        condition: Arc<Condition>,
         /// Plugin whose configuration `config.*` means.
         config_of: Option<Arc<str>>,
         /// What follows when the condition does not hold.
@@ -258,14 +324,37 @@ pub enum Action {
     Join {
         /// When it succeeds.
         mode: JoinMode,
+        /// Hops of its longest branch.
+        span: u32,
     },
     /// Hands an event to another gateway.
-    Relay {
-        /// The instance's name.
-        to: Arc<str>,
-        /// Type that the event has there.
-        event: Arc<str>,
-    },
+    Relay(Arc<Relay>),
+}
+
+/// What a step makes of an event for the plugin that it uses.
+#[derive(Default)]
+pub struct Request {
+    /// `payload`: literal defaults.
+    pub payload: Vec<(Box<str>, Box<RawValue>)>,
+    /// `with`: what is remapped right before the spawn.
+    pub with: With,
+    /// `baggage`: what is claimed on entry.
+    pub baggage: Baggage,
+}
+
+/// A step that hands an event to another gateway.
+#[derive(Debug)]
+pub struct Relay {
+    /// The instance's name.
+    pub to: Arc<str>,
+    /// Type that the event has there.
+    pub event: Arc<str>,
+    /// Where its dedupe key is found.
+    pub dedupe_key: Option<Path>,
+    /// What of the payload it carries; all of it when absent.
+    pub with: Option<Vec<(Box<str>, Path)>>,
+    /// What it carries as baggage.
+    pub baggage: Vec<(Box<str>, Path)>,
 }
 
 /// When a join succeeds.
@@ -277,7 +366,7 @@ pub enum JoinMode {
     AnySucceeded,
 }
 
-/// Where an event goes.
+/// One of the places where an event goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Target {
     /// A node, by its index in [`Pipeline::nodes`].

@@ -1,5 +1,7 @@
 //! What must follow an attempt, as pure data that the ledger commits with it.
 
+mod routing;
+
 use std::sync::Arc;
 
 use serde_json::value::RawValue;
@@ -7,7 +9,7 @@ use serde_json::value::RawValue;
 use crate::generation::Generation;
 use crate::ids::{ContextId, Fresh, JoinId};
 use crate::job::{ClaimedJob, NewJob, Seat};
-use crate::outcome::{EmittedEvent, Outcome};
+use crate::outcome::Outcome;
 use crate::time::Timestamp;
 
 /// What the plugin's snapshot does to its compatibility view.
@@ -105,29 +107,35 @@ pub struct Plan {
 
 /// Plans what follows a successful attempt under `generation`.
 ///
-/// Routes and pipelines are not compiled yet: every event is unmatched. State follows the manifest: with a matching
-/// `fact_outputs` rule the snapshot is recorded and mirrored, without one it is merged; `health` and `init` change
-/// nothing.
+/// `job` is the claim as it is stored, `now` the time of the new events, `fresh` the source of new ids. An attempt that
+/// failed, or whose events can't be carried on ([`Plan::fault`]), is followed by nothing; its facts and its state stay.
+/// State follows the manifest: with a matching `fact_outputs` rule the snapshot is recorded and mirrored, without one it is
+/// merged; `health` and `init` change nothing.
 #[must_use]
-pub fn plan(generation: &Generation, job: &ClaimedJob, outcome: &Outcome, _now: Timestamp, _fresh: Fresh<'_>) -> Plan {
+pub fn plan(generation: &Generation, job: &ClaimedJob, outcome: &Outcome, now: Timestamp, fresh: Fresh<'_>) -> Plan {
     let mut plan = Plan { generation: generation.no, ..Plan::default() };
     if outcome.status != crate::outcome::AttemptStatus::Succeeded {
         return plan;
     }
-    plan.unmatched = outcome.events.iter().map(|e: &EmittedEvent| e.kind.clone()).collect();
+    routing::route(generation, job, outcome, now, fresh, &mut plan);
+    record(generation, job, outcome, &mut plan);
+    plan
+}
+
+/// What the plugin's snapshot becomes.
+fn record(generation: &Generation, job: &ClaimedJob, outcome: &Outcome, plan: &mut Plan) {
     if matches!(&*job.command, "health" | "init") {
-        return plan;
+        return;
     }
-    let Some(updates) = &outcome.state_updates else { return plan };
+    let Some(updates) = &outcome.state_updates else { return };
     let rules = generation.catalog.get(&job.plugin).map(|p| p.manifest.fact_outputs.as_slice()).unwrap_or_default();
     let mut rules = rules.iter().filter(|r| r.command == *job.command).peekable();
     if rules.peek().is_none() {
         plan.state = Some(StateChange::Merge(updates.clone()));
-        return plan;
+        return;
     }
     for rule in rules {
         plan.facts.push(NewFact { fact_type: rule.fact_type.clone(), fact: updates.clone() });
     }
     plan.state = Some(StateChange::Mirror(updates.clone()));
-    plan
 }

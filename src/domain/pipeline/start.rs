@@ -5,9 +5,11 @@ use std::time::Duration;
 
 use serde_json::value::RawValue;
 
-use crate::ids::Fresh;
+use crate::baggage::BaggageFault;
+use crate::ids::{EventId, Fresh};
 use crate::job::NewJob;
-use crate::pipeline::{Pipeline, Pipelines};
+use crate::pipeline::hop::{Caller, Event, Hop, Unclaimed};
+use crate::pipeline::{Control, Pipeline, Pipelines};
 use crate::plan::{Arrival, NewContext, NewJoin};
 use crate::time::Timestamp;
 
@@ -45,6 +47,17 @@ pub struct Start {
     pub faults: Vec<String>,
 }
 
+impl Start {
+    /// Adds what another start makes.
+    pub(crate) fn append(&mut self, other: Self) {
+        self.contexts.extend(other.contexts);
+        self.joins.extend(other.joins);
+        self.jobs.extend(other.jobs);
+        self.arrivals.extend(other.arrivals);
+        self.faults.extend(other.faults);
+    }
+}
+
 /// Why a pipeline can't be started with this payload.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StartFault {
@@ -80,11 +93,47 @@ impl Pipelines {
     /// When a step that it begins with claims baggage that the payload does not have, or that is too large.
     pub fn start(
         &self,
-        _pipeline: &Pipeline,
-        _payload: &RawValue,
-        _origin: &Origin<'_>,
-        _fresh: Fresh<'_>,
+        pipeline: &Pipeline,
+        payload: &RawValue,
+        origin: &Origin<'_>,
+        fresh: Fresh<'_>,
     ) -> Result<Start, StartFault> {
-        Ok(Start::default())
+        let event = Event {
+            id: EventId::from(fresh()),
+            kind: pipeline.trigger.event_type(),
+            source: origin.submitted_by,
+            dedupe_key: None,
+            payload,
+            at: origin.now,
+        };
+        let caller = Caller {
+            submitted_by: origin.submitted_by,
+            requested_by: origin.requested_by,
+            dedupe_key: origin.dedupe_key,
+            dedupe_window: origin.dedupe_window,
+            dedupe_in_flight: origin.dedupe_in_flight,
+            parent: None,
+            snapshot: origin.snapshot,
+            is_routed: true,
+        };
+        let baggage = event.first_baggage(fresh);
+        let control = Control {
+            root: Some(pipeline.name.clone()),
+            instance: Some(fresh()),
+            depth: 1,
+            max_depth: pipeline.max_depth,
+            ..Control::default()
+        };
+        let hop = Hop { caller: &caller, event: &event, parent: None, baggage: &baggage, control };
+        let mut start = Start::default();
+        match hop.enter(pipeline, &pipeline.entries, None, &mut start, fresh) {
+            Ok(()) => Ok(start),
+            Err(Unclaimed { fault: BaggageFault::TooLarge { bytes_actual, bytes_limit }, .. }) => {
+                Err(StartFault::TooLarge { actual: bytes_actual, limit: bytes_limit })
+            }
+            Err(Unclaimed { pipeline, step, fault }) => {
+                Err(StartFault::Baggage(format!("pipeline {pipeline:?}, step {step:?}: {fault}")))
+            }
+        }
     }
 }
