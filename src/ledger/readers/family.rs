@@ -1,6 +1,7 @@
 //! A job with everything that followed from it, and where its time went.
 
 use ductile_domain::ids::JobId;
+use ductile_domain::pipeline::Control;
 use serde::Serialize;
 use sqlx::Row as _;
 use sqlx::sqlite::SqliteRow;
@@ -47,6 +48,12 @@ pub struct FamilyRow {
     pub pipeline: Option<String>,
     /// That step.
     pub step_id: Option<String>,
+    /// The baggage of its hop.
+    pub event_context_id: Option<String>,
+    /// Its node in the pipeline that was started.
+    pub node: Option<String>,
+    /// Names the run of that pipeline.
+    pub pipeline_instance_id: Option<String>,
 }
 
 /// A job and its descendants, the root first, level by level.
@@ -107,7 +114,8 @@ impl Readers {
              SELECT q.id, q.parent_job_id, q.plugin, q.command, q.status, q.attempt, q.created_at, q.started_at,
                 q.completed_at, q.last_error,
                 (SELECT l.result FROM job_log l WHERE l.id = s.log AND s.so_far <= ?3), s.bytes, q.submitted_by,
-                c.pipeline_name, c.step_id
+                c.pipeline_name, c.step_id, q.event_context_id, json_extract(c.accumulated_json, '$.ductile.node'),
+                json_extract(c.accumulated_json, '$.ductile.pipeline_instance_id')
              FROM summed s JOIN job_queue q ON q.rowid = s.row LEFT JOIN event_context c ON c.id = q.event_context_id
              ORDER BY s.depth, s.row"
         );
@@ -181,10 +189,14 @@ fn family_row(row: &SqliteRow) -> FamilyRow {
         submitted_by: row.get(12),
         pipeline: row.get(13),
         step_id: row.get(14),
+        event_context_id: row.get(15),
+        node: row.get(16),
+        pipeline_instance_id: row.get(17),
     }
 }
 
 fn pruned_root(row: JobRow, context: Option<ContextRow>) -> FamilyRow {
+    let control = context.as_ref().and_then(|context| Control::of(context.accumulated.as_ref()?)).unwrap_or_default();
     let (pipeline, step_id) = context.map_or((None, None), |context| (context.pipeline, context.step_id));
     FamilyRow {
         job_id: row.id,
@@ -202,5 +214,8 @@ fn pruned_root(row: JobRow, context: Option<ContextRow>) -> FamilyRow {
         submitted_by: row.submitted_by,
         pipeline,
         step_id,
+        event_context_id: row.event_context_id,
+        node: control.node.map(|node| node.to_string()),
+        pipeline_instance_id: control.instance.map(|instance| instance.to_string()),
     }
 }

@@ -11,13 +11,18 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use ductile_domain::ids::{BootId, JobId};
-use ductile_domain::job::ClaimRequest;
+use ductile_domain::job::{ClaimRequest, ClaimedJob, NewJob};
+use ductile_domain::plan::Plan;
 use ductile_domain::retry::Ending;
-use ductile_ledger::{CommitFeed, OpenOptions, Writer, failpoints, open};
+use ductile_ledger::{CommitFeed, Finish, OpenOptions, Writer, failpoints, open};
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{ConnectOptions as _, Row as _};
-use support::{finish, new_job, succeeded};
+use support::{UNBALANCED, arrival, context, finish, join, new_job, seat, seated, succeeded};
 use uuid::Uuid;
+
+/// What an operator's database must never have.
+const WITHOUT_CONTEXT: &str = "SELECT count(*) FROM job_queue q WHERE q.event_context_id IS NOT NULL
+    AND NOT EXISTS (SELECT 1 FROM event_context c WHERE c.id = q.event_context_id)";
 
 const DIRECTORY: &str = "LEDGER_CRASH_DIRECTORY";
 
@@ -58,9 +63,30 @@ async fn work(writer: Writer, feed: CommitFeed, boot: BootId, n: u32) {
     let request = ClaimRequest { boot, candidates, max_running: 100, snapshot: None };
     for claimed in writer.claim(request).await.expect("claimed").claimed {
         let fence = claimed.job.fence;
-        writer.finish(finish(fence, succeeded(chrono::Utc::now()), Ending::Succeeded)).await.expect("finished");
+        let end = finish(fence, succeeded(chrono::Utc::now()), Ending::Succeeded);
+        writer.finish(Finish { plan: what_follows(&claimed.job), ..end }).await.expect("finished");
         tell("done", fence.job);
     }
+}
+
+/// A job from outside begins a split with a join in one of its branches; what sits in one goes to its join.
+fn what_follows(job: &ClaimedJob) -> Plan {
+    let mut plan = Plan::default();
+    if let Some(seat) = job.seat {
+        plan.arrivals.push(arrival(seat, "1"));
+    } else if &*job.plugin == "echo" {
+        let outer = join(None, 2);
+        let inner = join(Some(seat(&outer, 1)), 2);
+        let seats = [seat(&outer, 0), seat(&inner, 0), seat(&inner, 1)];
+        for at in seats {
+            let step = context(None, "a step");
+            let child = NewJob { context: Some(step.id), parent: Some(job.fence.job), ..seated("echo", at) };
+            plan.contexts.push(step);
+            plan.children.push(child);
+        }
+        plan.joins = vec![outer, inner];
+    }
+    plan
 }
 
 fn tell(word: &str, job: JobId) {
@@ -124,5 +150,30 @@ async fn check(dir: &Path, accepted: &BTreeSet<String>, done: &BTreeSet<String>,
     ledger.writer.recover().await.expect("recovered");
     let running = ledger.readers.running().await.expect("read");
     assert!(running.is_empty(), "{point}: nothing runs after recovery");
+    let number = async |sql| -> i64 {
+        let mut conn = SqliteConnectOptions::new().filename(dir.join("ductile.db")).connect().await.expect("open");
+        sqlx::query(sql).fetch_one(&mut conn).await.expect("read").get(0)
+    };
+    assert_eq!(number(UNBALANCED).await, 0, "{point}: joins that count otherwise than their rows");
+    assert_eq!(number(WITHOUT_CONTEXT).await, 0, "{point}: jobs whose context is missing");
+    // neither twice nor never: what is left is done, and then every join has fired
+    loop {
+        let mut left = Vec::new();
+        for plugin in ["echo", "core.join"] {
+            left.extend(ledger.readers.candidates(plugin, 0, 500).await.expect("read"));
+        }
+        if left.is_empty() {
+            break;
+        }
+        let candidates = left.into_iter().map(|c| (c, 1000)).collect();
+        let request = ClaimRequest { boot, candidates, max_running: 1000, snapshot: None };
+        for claimed in ledger.writer.claim(request).await.expect("claimed").claimed {
+            let end = finish(claimed.job.fence, succeeded(chrono::Utc::now()), Ending::Succeeded);
+            let end = Finish { plan: what_follows(&claimed.job), ..end };
+            ledger.writer.finish(end).await.expect("finished");
+        }
+    }
+    assert_eq!(number(UNBALANCED).await, 0, "{point}: joins that count otherwise than their rows");
+    assert_eq!(number("SELECT count(*) FROM pipeline_joins WHERE fired_at IS NULL").await, 0, "{point}");
     ledger.close().await;
 }

@@ -7,13 +7,13 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use chrono::TimeDelta;
-use ductile_domain::ids::{BootId, JobId};
-use ductile_domain::job::{Candidate, ClaimRequest, ClaimedJob, Fence, NewJob};
+use ductile_domain::ids::{BootId, ContextId, JobId, JoinId};
+use ductile_domain::job::{Candidate, ClaimRequest, ClaimedJob, Fence, NewJob, Seat};
 use ductile_domain::outcome::{AttemptStatus, Cause, Outcome, Timing};
-use ductile_domain::plan::Plan;
+use ductile_domain::plan::{Arrival, NewContext, NewJoin, Plan};
 use ductile_domain::retry::Ending;
 use ductile_domain::time::{self, Timestamp};
-use ductile_ledger::{Claims, Clock, CommitFeed, Enqueued, Finish, Ledger, OpenOptions, open};
+use ductile_ledger::{Claims, Clock, CommitFeed, Enqueued, Finish, Finished, Ledger, OpenOptions, open};
 use serde_json::value::RawValue;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use sqlx::{ConnectOptions as _, Row as _};
@@ -88,6 +88,24 @@ impl Bed {
         sqlx::query(sql).fetch_one(&mut self.sql().await).await.expect("the query runs").get(0)
     }
 
+    /// Every join is as its jobs are.
+    pub(crate) async fn assert_joins_are_balanced(&self) {
+        assert_eq!(self.number(UNBALANCED).await, 0, "joins whose count is not that of the rows");
+    }
+
+    /// Ends a plain job with a plan, and answers what was said.
+    pub(crate) async fn planned(&self, plan: Plan) -> Finished {
+        let job = self.running("echo").await;
+        self.ledger.writer.finish(Finish { plan, ..self.succeeded(job.fence) }).await.expect("finished")
+    }
+
+    /// Claims one job, whatever its plugin, by its row in the table.
+    pub(crate) async fn take(&self, job: JobId) -> Arc<ClaimedJob> {
+        let row = self.ledger.readers.job(job).await.expect("read").expect("there");
+        let candidate = Candidate { row: row.row, job, plugin: row.plugin.as_str().into(), due: None };
+        self.claim(vec![candidate]).await.claimed.remove(0).job
+    }
+
     pub(crate) async fn enqueue(&self, job: NewJob) -> Enqueued {
         self.ledger.writer.enqueue(vec![job], 1).await.expect("enqueued").remove(0)
     }
@@ -152,6 +170,64 @@ pub(crate) fn new_job(plugin: &str) -> NewJob {
 pub(crate) fn keyed(plugin: &str, key: &str) -> NewJob {
     NewJob { dedupe_key: Some(key.into()), dedupe_window: Duration::from_secs(3600), ..new_job(plugin) }
 }
+
+/// JSON as it is stored.
+pub(crate) fn raw(text: &str) -> Box<RawValue> {
+    RawValue::from_string(text.to_owned()).expect("JSON")
+}
+
+/// A job of the branch that `seat` names.
+pub(crate) fn seated(plugin: &str, seat: Seat) -> NewJob {
+    NewJob { seat: Some(seat), submitted_by: "route", ..new_job(plugin) }
+}
+
+/// A row of `event_context` for a step of pipeline `p`.
+pub(crate) fn context(parent: Option<ContextId>, step: &str) -> NewContext {
+    let control = r#"{"a":{"b":1.10},"ductile":{"pipeline":"p","pipeline_instance_id":"an-instance","route_depth":1}}"#;
+    NewContext {
+        id: ContextId::from(Uuid::now_v7()),
+        parent,
+        pipeline: Some("p".into()),
+        step: Some(step.into()),
+        accumulated: raw(control),
+    }
+}
+
+/// A join of that many branches, with its job.
+pub(crate) fn join(outer: Option<Seat>, branches: usize) -> NewJoin {
+    NewJoin {
+        id: JoinId::from(Uuid::now_v7()),
+        outer,
+        branches: (0..branches).map(|n| format!("step_{n}").into()).collect(),
+        job: NewJob {
+            command: "handle".into(),
+            payload: None,
+            submitted_by: "route",
+            target_key: "p/step__join".into(),
+            max_attempts: 1,
+            ..new_job("core.join")
+        },
+    }
+}
+
+pub(crate) const fn seat(join: &NewJoin, branch: u32) -> Seat {
+    Seat { join: join.id, branch }
+}
+
+/// What brings nothing but itself to its join.
+pub(crate) fn arrival(seat: Seat, payload: &str) -> Arrival {
+    Arrival { seat, payload: Some(raw(payload)) }
+}
+
+/// What is open of each join is what its rows say, and it has fired when that is nothing, once.
+pub(crate) const UNBALANCED: &str = "SELECT count(*) FROM (
+    SELECT j.open, j.fired_at, j.fired_job_id,
+        (SELECT count(*) FROM job_queue q WHERE q.join_id = j.id AND q.status IN ('queued', 'running'))
+            + (SELECT count(*) FROM pipeline_joins n WHERE n.outer_id = j.id AND n.fired_at IS NULL) AS counted,
+        (SELECT count(*) FROM job_queue q WHERE q.plugin = 'core.join' AND q.source_event_id = j.id) AS followers
+    FROM pipeline_joins j)
+    WHERE open <> counted OR (open = 0) <> (fired_at IS NOT NULL) OR (fired_at IS NOT NULL) <> (followers = 1)
+        OR (fired_job_id IS NULL) <> (fired_at IS NULL)";
 
 pub(crate) fn succeeded(at: Timestamp) -> Outcome {
     Outcome {
