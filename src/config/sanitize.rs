@@ -43,8 +43,20 @@ fn is_structure(path: &str, key: &str) -> bool {
     matches!(path, "tokens" | "api.auth.tokens") || parent == "plugins" || is_command
 }
 
+/// True for what only says where a value is found: a claim of baggage, or a lone `{payload.token}` of a `with`.
+fn is_reference(path: &str, node: &Node) -> bool {
+    let is_path = |text: &str| ["payload.", "context."].iter().any(|root| text.starts_with(root));
+    let Content::Text(text) = &node.content else { return false };
+    let inner = text.strip_prefix('{').and_then(|text| text.strip_suffix('}'));
+    path.starts_with("pipelines[")
+        && match inner {
+            Some(inner) => is_path(inner) && !inner.contains(['{', '}']),
+            None => path.contains(".baggage.") && is_path(text),
+        }
+}
+
 fn collect(node: &Node, path: &str, key: &str, secret: bool, secrets: &mut Vec<String>) {
-    let secret = secret || is_secret_key(key) && !is_structure(path, key);
+    let secret = (secret || is_secret_key(key) && !is_structure(path, key)) && !is_reference(path, node);
     match &node.content {
         Content::Map(map) => {
             for (key, child) in map {
@@ -67,7 +79,7 @@ fn is_bare(item: &Node, key: &str) -> bool {
 }
 
 fn shown(node: &Node, path: &str, key: &str, secret: bool, secrets: &[String]) -> Value {
-    let secret = secret || is_secret_key(key) && !is_structure(path, key);
+    let secret = (secret || is_secret_key(key) && !is_structure(path, key)) && !is_reference(path, node);
     match &node.content {
         Content::Map(map) => {
             let entries = map.iter().map(|(k, n)| (k.clone(), shown(n, &join(path, k), k, secret, secrets)));
