@@ -99,7 +99,10 @@ where
     H: FnOnce(Call<G>) -> F + Send,
     F: Future<Output = Answer> + Send,
 {
-    let patience = app.patience.answer;
+    let mut patience = app.patience.answer;
+    if access == Access::RunPipeline {
+        patience = patience.saturating_add(app.gateway.generation().config.api.max_sync_timeout);
+    }
     let answer = async move { handler(enter(app, access, params, request)?).await };
     match timeout(patience, survive(answer)).await {
         Ok(Ok(response)) => response,
@@ -133,6 +136,8 @@ fn enter<G: Gateway>(
             call.caller.demand(&Need::Invoke { plugin: &plugin.name, command: &command.name, kind: command.kind })?;
         }
         Access::Plugin => call.caller.demand(&Need::Plugin { plugin: call.param("plugin") })?,
+        Access::RunPipeline => call.caller.demand(&Need::RunPipeline)?,
+        Access::Wiring => call.caller.demand(&Need::Wiring)?,
         Access::Facts => call.caller.demand(&Need::Facts { plugin: call.param("plugin") })?,
         Access::JobTree => call.caller.demand(&Need::JobTree)?,
         Access::Jobs => call.caller.demand(&Need::Jobs)?,

@@ -1,7 +1,10 @@
 //! What the doors show of the ledger's rows, and the questions that they ask it. The only place that knows its readers.
 
+pub(crate) mod contexts;
 pub(crate) mod figures;
 pub(crate) mod history;
+pub(crate) mod pipelines;
+pub(crate) mod runs;
 
 use std::collections::BTreeMap;
 use std::str::FromStr;

@@ -1,15 +1,20 @@
-//! What agents read first: the skills, the OpenAPI documents, the well-known file. All are made from the catalog in force
-//! and from the table of routes.
+//! What agents read first: the skills, the OpenAPI documents, the well-known file. All are made from the catalog and the
+//! pipelines in force and from the table of routes.
+
+use std::fmt::Write;
 
 use axum::http::StatusCode;
 use ductile_domain::catalog::Plugin;
+use ductile_domain::generation::Generation;
 use ductile_domain::manifest::{Command, CommandType};
+use ductile_domain::pipeline::{Action, Execution, Pipeline, Target};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use crate::call::{Answer, Call, find_plugin, json_answer};
 use crate::gateway::Gateway;
 use crate::routes::{Access, RouteInfo, routes};
+use crate::views::pipelines::seconds;
 
 #[derive(Serialize)]
 struct Skill<'a> {
@@ -23,10 +28,32 @@ struct Skill<'a> {
     command: &'a str,
 }
 
-/// API-28: what can be invoked. Pipelines do not exist yet, so these are the commands of plugins.
+#[derive(Serialize)]
+struct PipelineSkill<'a> {
+    name: String,
+    kind: &'a str,
+    endpoint: String,
+    pipeline: &'a str,
+    /// Type of the event or signal that starts it otherwise.
+    trigger: &'a str,
+    execution_mode: &'a str,
+    timeout_secs: Value,
+}
+
+/// API-28, AGT-01: what can be invoked: the commands of plugins, then the pipelines.
 pub(super) async fn skills<G: Gateway>(call: Call<G>) -> Answer {
     let plugins = call.generation.catalog.iter().filter(|plugin| plugin.is_runnable);
-    let skills = plugins.flat_map(|plugin| plugin.manifest.commands.iter().map(|command| skill(plugin, command)));
+    let commands = plugins.flat_map(|plugin| plugin.manifest.commands.iter().map(|command| skill(plugin, command)));
+    let pipelines = call.generation.pipelines.iter().map(|pipeline| PipelineSkill {
+        name: format!("pipeline.{}", pipeline.name),
+        kind: "pipeline",
+        endpoint: pipeline_endpoint(pipeline),
+        pipeline: &pipeline.name,
+        trigger: pipeline.trigger.event_type(),
+        execution_mode: pipeline.execution.as_str(),
+        timeout_secs: seconds(pipeline.timeout),
+    });
+    let skills = commands.map(|skill| json!(skill)).chain(pipelines.map(|skill| json!(skill)));
     json_answer(StatusCode::OK, &json!({ "skills": skills.collect::<Vec<_>>() }))
 }
 
@@ -50,6 +77,18 @@ fn endpoint(plugin: &Plugin, command: &Command) -> String {
     format!("/plugin/{}/{}", plugin.name, command.name)
 }
 
+fn pipeline_endpoint(pipeline: &Pipeline) -> String {
+    let mut path = String::from("/pipeline/");
+    for byte in pipeline.name.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte) {
+            path.push(char::from(byte));
+        } else {
+            write!(path, "%{byte:02X}").expect("a String takes all text");
+        }
+    }
+    path
+}
+
 /// API-32.
 pub(super) async fn ai_plugin<G: Gateway>(_: Call<G>) -> Answer {
     json_answer(
@@ -67,7 +106,7 @@ pub(super) async fn ai_plugin<G: Gateway>(_: Call<G>) -> Answer {
     )
 }
 
-/// API-29: every command of every plugin that was discovered, and the fixed routes.
+/// API-29: every command of every plugin that was discovered, every pipeline, and the fixed routes.
 pub(super) async fn openapi<G: Gateway>(call: Call<G>) -> Answer {
     let mut paths = Map::new();
     for route in routes() {
@@ -76,6 +115,9 @@ pub(super) async fn openapi<G: Gateway>(call: Call<G>) -> Answer {
     }
     for plugin in call.generation.catalog.iter() {
         add_commands(plugin, &mut paths);
+    }
+    for pipeline in call.generation.pipelines.iter() {
+        paths.insert(pipeline_endpoint(pipeline), json!({ "post": run(&call.generation, pipeline) }));
     }
     json_answer(StatusCode::OK, &document(paths))
 }
@@ -110,14 +152,49 @@ fn add_commands(plugin: &Plugin, paths: &mut Map<String, Value>) {
             "security": [{ "BearerAuth": [] }],
         });
         if let Some(schema) = &command.input_schema {
-            // The door takes the input as `payload`, beside a key against duplicates.
-            let body =
-                json!({ "type": "object", "properties": { "payload": schema, "dedupe_key": { "type": "string" } } });
-            operation["requestBody"] =
-                json!({ "required": false, "content": { "application/json": { "schema": body } } });
+            operation["requestBody"] = body_with(schema);
         }
         paths.insert(endpoint(plugin, command), json!({ "post": operation }));
     }
+}
+
+/// The door takes the input as `payload`, beside a key against duplicates.
+fn body_with(payload: &Value) -> Value {
+    let body = json!({ "type": "object", "properties": { "payload": payload, "dedupe_key": { "type": "string" } } });
+    json!({ "required": false, "content": { "application/json": { "schema": body } } })
+}
+
+/// The start of a pipeline as an operation; its input is what its first step takes, where it begins with one.
+fn run(generation: &Generation, pipeline: &Pipeline) -> Value {
+    let input = match pipeline.entries.as_slice() {
+        [Target::Node(first)] => match pipeline.nodes.get(*first).map(|node| &node.action) {
+            Some(Action::Uses { plugin, command, .. }) => {
+                generation.catalog.get(plugin).and_then(|p| p.command(command))
+            }
+            _ => None,
+        },
+        _ => None,
+    };
+    let schema = input.and_then(|command| command.input_schema.clone()).unwrap_or_else(|| json!({ "type": "object" }));
+    let mut operation = json!({
+        "operationId": format!("pipeline.{}", pipeline.name),
+        "summary": format!("Run the pipeline {}, which {} starts otherwise", pipeline.name, pipeline.trigger.event_type()),
+        "tags": ["pipelines"],
+        "parameters": [{ "name": "async", "in": "query", "required": false, "schema": { "type": "boolean" } }],
+        "requestBody": body_with(&schema),
+        "responses": {
+            "202": { "description": "First job queued, or not all jobs ended in time" },
+            "400": { "description": "Bad request" },
+            "403": { "description": "Insufficient scope" },
+            "413": { "description": "The claimed baggage is too large" },
+        },
+        "security": [{ "BearerAuth": [] }],
+    });
+    if pipeline.execution == Execution::Synchronous {
+        operation["responses"]["200"] = json!({ "description": "All jobs ended" });
+        operation["responses"]["503"] = json!({ "description": "Too many calls wait already" });
+    }
+    operation
 }
 
 /// API-31.

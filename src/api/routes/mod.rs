@@ -9,6 +9,7 @@ mod filters;
 mod gateway;
 mod job_logs;
 mod jobs;
+mod pipelines;
 mod plugins;
 mod replay;
 
@@ -36,6 +37,10 @@ pub enum Access {
     Invoke,
     /// To read what the plugin in the path declares.
     Plugin,
+    /// To start the pipeline in the path.
+    RunPipeline,
+    /// To see how plugins are wired.
+    Wiring,
     /// To read the facts of the plugin in the path.
     Facts,
     /// To see jobs.
@@ -90,7 +95,10 @@ table! {
     GET "/.well-known/ai-plugin.json" Public discovery::ai_plugin, "Where agents begin.";
     GET "/plugin/{plugin}/openapi.json" Public discovery::openapi_of_plugin, "The OpenAPI document of one plugin.";
     GET "/plugin/{plugin}" Plugin plugins::show, "What one plugin declares.";
-    POST "/plugin/{plugin}/{command}" Invoke plugins::invoke, "Enqueue one job; `?wait=30s` waits for its end.";
+    POST "/plugin/{plugin}/{command}" Invoke plugins::invoke, "Enqueue one job; `?wait=30s` waits for its end, `?route=false` keeps its events from going on.";
+    GET "/pipelines" Wiring pipelines::list, "All pipelines and routes, and when pipelines were last active.";
+    GET "/pipeline/{pipeline}" Wiring pipelines::show, "One pipeline, as written and as compiled.";
+    POST "/pipeline/{pipeline}" RunPipeline pipelines::start, "Start a pipeline; a synchronous one is waited for, unless `?async=true`.";
     GET "/plugin/{plugin}/facts" Facts figures::facts, "The facts that a plugin left, newest first.";
     POST "/plugin/{plugin}/facts" Invoke plugins::invoke, "Enqueue one job of a command that is called `facts`.";
     GET "/stopwatch/{plugin}" Jobs figures::stopwatch, "How long a plugin's attempts take.";

@@ -19,6 +19,7 @@ use uuid::Uuid;
 use crate::call::{Answer, Call, bad_parameter, find_plugin, json_answer, json_text, parse_wait, quoted};
 use crate::error::{ApiError, Code};
 use crate::gateway::{Gateway, Submission, Submitted};
+use crate::routes::filters::flag;
 use crate::routes::jobs;
 use crate::views;
 
@@ -134,6 +135,7 @@ fn aliases<'a>(generation: &'a Generation, plugin: &Plugin) -> Vec<&'a str> {
 #[serde(deny_unknown_fields)]
 struct InvokeQuery {
     wait: Option<String>,
+    route: Option<String>,
 }
 
 /// The body of a direct call. Everything stays text until the plugin reads it.
@@ -146,10 +148,11 @@ pub(super) struct InvokeBody<'a> {
     pub(super) dedupe_key: Option<String>,
 }
 
-/// API-03, API-04: enqueues one job and answers once it is on disk.
+/// API-03, API-04, RTR-07: enqueues one job and answers once it is on disk; with `?route=false` its events go nowhere.
 pub(super) async fn invoke<G: Gateway>(mut call: Call<G>) -> Answer {
     let query: InvokeQuery = call.query()?;
     let wait = query.wait.as_deref().map(parse_wait).transpose()?;
+    let is_routed = query.route.as_deref().map_or(Ok(true), |text| flag("route", Some(text)))?;
     let bytes = call.body().await?;
     let body = parse_body(&bytes)?;
     let dedupe_key = dedupe_key(call.headers(), body.dedupe_key)?;
@@ -169,7 +172,7 @@ pub(super) async fn invoke<G: Gateway>(mut call: Call<G>) -> Answer {
         dedupe_key,
         context: None,
         replay_of: None,
-        is_routed: true,
+        is_routed,
     };
     let submitted = call.app.gateway.submit(submission).await?;
     match wait {
@@ -181,22 +184,37 @@ pub(super) async fn invoke<G: Gateway>(mut call: Call<G>) -> Answer {
 pub(super) fn parse_body(bytes: &[u8]) -> Result<InvokeBody<'_>, ApiError> {
     const SHAPE: &str =
         "send an object such as {\"payload\": {...}, \"dedupe_key\": \"...\"}; both fields are optional";
+    let body: InvokeBody<'_> = parse_object(bytes, SHAPE)?;
+    demand_object(body.payload, SHAPE)?;
+    Ok(body)
+}
+
+/// Reads the fields of a body; an empty one has none.
+pub(super) fn parse_object<'a, T: Deserialize<'a> + Default>(
+    bytes: &'a [u8],
+    shape: &'static str,
+) -> Result<T, ApiError> {
     let trimmed = bytes.trim_ascii();
     if trimmed.is_empty() {
-        return Ok(InvokeBody::default());
+        return Ok(T::default());
     }
-    let body: InvokeBody<'_> = serde_json::from_slice(trimmed).map_err(|error| {
+    let body = serde_json::from_slice(trimmed).map_err(|error| {
         let code = if error.is_data() { Code::InvalidBody } else { Code::InvalidJson };
-        ApiError::new(code, format!("the body can't be read: {error}"), SHAPE)
+        ApiError::new(code, format!("the body can't be read: {error}"), shape)
     })?;
     // A derived reader would take an array as the list of fields.
     if !trimmed.starts_with(b"{") {
-        return Err(ApiError::new(Code::InvalidBody, "the body is not an object", SHAPE));
-    }
-    if body.payload.is_some_and(|payload| !payload.get().starts_with('{')) {
-        return Err(ApiError::new(Code::InvalidBody, "`payload` is not an object", SHAPE));
+        return Err(ApiError::new(Code::InvalidBody, "the body is not an object", shape));
     }
     Ok(body)
+}
+
+/// API-43.
+pub(super) fn demand_object(payload: Option<&RawValue>, shape: &'static str) -> Result<(), ApiError> {
+    if payload.is_some_and(|payload| !payload.get().starts_with('{')) {
+        return Err(ApiError::new(Code::InvalidBody, "`payload` is not an object", shape));
+    }
+    Ok(())
 }
 
 /// The key of the header or of the body; both may be given when they agree.

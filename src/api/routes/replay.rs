@@ -1,58 +1,87 @@
 //! A replay: a new job with the recorded input of one that has ended.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use axum::http::StatusCode;
+use ductile_domain::builtin::is_builtin;
 use ductile_domain::ids::{ContextId, JobId};
 use ductile_domain::job::JobStatus;
+use ductile_domain::manifest::CommandType;
 use ductile_domain::scope::Need;
 use ductile_ledger::RecordedJob;
 use serde::Deserialize;
 use serde_json::json;
 use serde_json::value::RawValue;
 
-use crate::call::{Answer, Call, find_target, json_answer, parse_wait};
+use crate::call::{Answer, Call, find_target, json_answer, parse_wait, quoted, suggestion};
 use crate::error::{ApiError, Code};
 use crate::gateway::{Gateway, Submission};
+use crate::routes::filters::flag;
 use crate::routes::jobs::unknown;
-use crate::routes::plugins::{dedupe_key, job_of, parse_body, waited};
-use crate::views::history;
+use crate::routes::plugins::{dedupe_key, demand_object, job_of, parse_object, waited};
+use crate::views::history::{self, TreeJob};
+use crate::views::runs;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct ReplayQuery {
     wait: Option<String>,
+    route: Option<String>,
 }
 
+/// What may differ from the recorded job.
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+struct ReplayBody<'a> {
+    #[serde(borrow, default)]
+    payload: Option<&'a RawValue>,
+    #[serde(default)]
+    dedupe_key: Option<String>,
+    /// The step whose job is repeated, in the run that the path's job belongs to.
+    #[serde(default)]
+    from_step: Option<String>,
+}
+
+const SHAPE: &str = "send an object such as {\"from_step\": \"...\", \"payload\": {...}, \"dedupe_key\": \"...\"}; \
+    all fields are optional";
+
 /// QUE-35: enqueues a new job with the payload and the context of an ended one; a `payload` in the body replaces the
-/// recorded one. The new job has no parent, and its first transition names the old one.
+/// recorded one. The new job has no parent, and its first transition names the old one. `from_step` names the job of another
+/// step of the same run; what follows the step follows again.
 pub(super) async fn replay<G: Gateway>(mut call: Call<G>) -> Answer {
-    let id = call.job_id()?;
+    let asked = call.job_id()?;
     let query: ReplayQuery = call.query()?;
     let wait = query.wait.as_deref().map(parse_wait).transpose()?;
+    let route = query.route.as_deref().map(|text| flag("route", Some(text))).transpose()?;
     let bytes = call.body().await?;
-    let body = parse_body(&bytes)?;
+    let body: ReplayBody<'_> = parse_object(&bytes, SHAPE)?;
+    demand_object(body.payload, SHAPE)?;
+    let id = match &body.from_step {
+        Some(step) => job_of_step(&call, asked, step).await?,
+        None => asked,
+    };
     // In a space of its own, so that the key of the old job's request does not find the old job.
     let key = dedupe_key(call.headers(), body.dedupe_key)?.map(|key| format!("replay:{id}:{key}"));
     let recorded = history::recorded(call.app.gateway.readers(), id).await?.ok_or_else(|| unknown(id))?;
     let context = context(id, &recorded)?;
-    let (plugin, command) =
-        find_target(&call.generation, &recorded.plugin, &recorded.command).map_err(|error| gone(id, error))?;
-    if body.payload.is_some() || call.caller.denies(&plugin.name, &command.name) {
+    let target = target(&call, &recorded).map_err(|error| gone(id, error))?;
+    let Target { plugin, command, kind } = &target;
+    if body.payload.is_some() || call.caller.denies(plugin, command) {
         // Another input is another call, and not only the repetition of one that was allowed.
-        call.caller.demand(&Need::Invoke { plugin: &plugin.name, command: &command.name, kind: command.kind })?;
+        call.caller.demand(&Need::Invoke { plugin, command, kind: *kind })?;
     }
     let submission = Submission {
-        plugin: plugin.name.clone(),
-        command: command.name.as_str().into(),
-        payload: input(id, &command.name, &recorded, body.payload)?,
+        payload: input(id, command, &recorded, body.payload)?,
+        plugin: target.plugin,
+        command: target.command,
         submitted_by: "api",
         requested_by: call.caller.name(),
         dedupe_in_flight: key.is_some(),
         dedupe_key: key,
         context,
         replay_of: Some(id),
-        is_routed: true,
+        is_routed: route.unwrap_or(recorded.is_routed),
     };
     let submitted = call.app.gateway.submit(submission).await?;
     if let Some(wait) = wait {
@@ -66,6 +95,47 @@ pub(super) async fn replay<G: Gateway>(mut call: Call<G>) -> Answer {
         answer["duplicate"] = true.into();
     }
     json_answer(if status.is_terminal() { StatusCode::OK } else { StatusCode::ACCEPTED }, &answer)
+}
+
+/// What a replay runs.
+struct Target {
+    plugin: Arc<str>,
+    command: Arc<str>,
+    kind: CommandType,
+}
+
+/// The recorded plugin and command, in the generation in force; the gateway's own steps always are.
+fn target<G: Gateway>(call: &Call<G>, recorded: &RecordedJob) -> Result<Target, ApiError> {
+    if is_builtin(&recorded.plugin) {
+        let (plugin, command) = (recorded.plugin.as_str().into(), recorded.command.as_str().into());
+        return Ok(Target { plugin, command, kind: CommandType::Write });
+    }
+    let (plugin, command) = find_target(&call.generation, &recorded.plugin, &recorded.command)?;
+    Ok(Target { plugin: plugin.name.clone(), command: command.name.as_str().into(), kind: command.kind })
+}
+
+/// The one job of a step in the run that a job belongs to; the step is named `STEP`, `PIPELINE/STEP` or by its key.
+async fn job_of_step<G: Gateway>(call: &Call<G>, job: JobId, step: &str) -> Result<JobId, ApiError> {
+    let run = runs::of(call.app.gateway.readers(), job).await?.ok_or_else(|| unknown(job))?;
+    let found: Vec<&TreeJob> = run.iter().filter(|job| job.is_of_step(step)).collect();
+    let listed = |jobs: &[&TreeJob]| jobs.iter().map(|job| job.place()).collect::<Vec<_>>();
+    match found.as_slice() {
+        [one] => one.job_id.parse().map_err(|e| ApiError::internal(format!("job {}: {e}", one.job_id))),
+        [] => {
+            let steps: Vec<&TreeJob> = run.iter().filter(|job| job.step_id.is_some()).collect();
+            let known = steps.iter().filter_map(|job| job.step_id.as_deref());
+            let hint =
+                suggestion(step, known, "`context.steps` lists what has run; a step that never ran has no input");
+            let why = format!("no job of this run is of step {}", quoted(step));
+            Err(ApiError::new(Code::NotReplayable, why, hint)
+                .context(json!({ "job_id": job, "steps": listed(&steps) })))
+        }
+        several => {
+            let why = format!("{} jobs of this run are of step {}", several.len(), quoted(step));
+            Err(ApiError::new(Code::NotReplayable, why, "replay the one that is meant by its own id")
+                .context(json!({ "job_id": job, "steps": listed(several) })))
+        }
+    }
 }
 
 fn refused(id: JobId, why: String, hint: &'static str) -> ApiError {

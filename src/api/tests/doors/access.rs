@@ -19,6 +19,7 @@ use crate::harness::{ADMIN, DEADLINE, Door, Fake, job, request};
 pub(crate) fn concrete(path: &str) -> String {
     path.replace("{plugin}", "echo")
         .replace("{command}", "poll")
+        .replace("{pipeline}", "told")
         .replace("{id}", &job(1).to_string())
         .replace("{path}", "root%2Fexec_sup%2Fqueue")
 }
@@ -42,6 +43,8 @@ fn opened_by(access: Access) -> &'static [&'static str] {
             "echo:allow:handle",
             "echo:deny:poll",
         ],
+        Access::RunPipeline => &["plugin:rw"],
+        Access::Wiring => &["plugin:ro", "plugin:rw", "plugin:catalog:ro"],
         Access::Facts => &["plugin:ro", "plugin:rw", "echo:ro", "echo:rw"],
         Access::Jobs => &["jobs:ro", "jobs:rw", "jobs:status:ro"],
         Access::JobTree => &["jobs:ro", "jobs:rw", "jobs:tree:ro"],
@@ -139,7 +142,9 @@ async fn every_route_is_public_or_asks_for_a_token() {
             }
         }
         let (status, _) = served.ask(route, Some("Bearer plugin:rw echo:deny:poll echo:deny:facts")).await;
-        let opens = [Access::Public, Access::Plugin, Access::Facts].contains(&route.access);
+        // The pipeline that is asked for runs neither command.
+        let opens = [Access::Public, Access::Plugin, Access::Facts, Access::RunPipeline, Access::Wiring]
+            .contains(&route.access);
         assert_eq!(status != 403, opens, "{name} with a denial: {status}");
     }
     served.fake.forget();

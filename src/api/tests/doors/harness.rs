@@ -11,7 +11,10 @@ use axum::body::Body;
 use axum::http::{HeaderMap, Request, StatusCode};
 use chrono::TimeDelta;
 use ductile_api::events::EventRing;
-use ductile_api::gateway::{Cancelled, Gateway, GenerationUse, Health, Refusal, Reloaded, Submission, Submitted};
+use ductile_api::gateway::{
+    Cancelled, Gateway, GenerationUse, Health, PipelineStart, Refusal, Reloaded, Submission, Submitted, SyncPlace,
+    SyncPlaces,
+};
 use ductile_api::{Patience, router_with};
 use ductile_domain::catalog::{Catalog, Discovered};
 use ductile_domain::config::{Api, Config, Durability, NotifyOnComplete, PluginEntry, Service, Source, State, Token};
@@ -19,6 +22,7 @@ use ductile_domain::event::{Fields, JobFields, LiveEvent};
 use ductile_domain::generation::Generation;
 use ductile_domain::ids::{BootId, JobId};
 use ductile_domain::manifest::{Command, CommandType, Manifest, PROTOCOL};
+use ductile_domain::pipeline::Pipelines;
 use ductile_domain::retry::RetryPolicy;
 use ductile_domain::scope::Grants;
 use ductile_domain::tree::TreeNode;
@@ -53,6 +57,10 @@ pub(crate) struct Fake {
     pub(crate) answer: Mutex<Result<Submitted, Refusal>>,
     pub(crate) cancelled: Mutex<Cancelled>,
     pub(crate) submissions: Mutex<Vec<Submission>>,
+    /// What starts of pipelines are answered with.
+    pub(crate) entries: Mutex<Result<Vec<Submitted>, Refusal>>,
+    pub(crate) starts: Mutex<Vec<PipelineStart>>,
+    pub(crate) places: SyncPlaces,
     /// Every other thing that was asked for, as text.
     pub(crate) asked: Mutex<Vec<String>>,
     pub(crate) health: Mutex<&'static str>,
@@ -82,6 +90,9 @@ impl Fake {
             answer: Mutex::new(Ok(Submitted::Accepted(job(1)))),
             cancelled: Mutex::new(Cancelled::Dead),
             submissions: Mutex::default(),
+            entries: Mutex::new(Ok(vec![Submitted::Accepted(job(1))])),
+            starts: Mutex::default(),
+            places: SyncPlaces::default(),
             asked: Mutex::default(),
             health: Mutex::new("ok"),
             reloaded: Mutex::new(Ok(reloaded())),
@@ -118,6 +129,11 @@ impl Fake {
     pub(crate) fn forget(&self) {
         self.asked.lock().expect("not poisoned").clear();
         self.submitted();
+        self.started();
+    }
+
+    pub(crate) fn started(&self) -> Vec<PipelineStart> {
+        std::mem::take(&mut *self.starts.lock().expect("not poisoned"))
     }
 
     pub(crate) fn submitted(&self) -> Vec<Submission> {
@@ -130,6 +146,21 @@ impl Gateway for Fake {
         assert!(!self.panics, "the fake was told to panic over secret-of-the-log");
         self.submissions.lock().expect("not poisoned").push(submission);
         self.answer.lock().expect("not poisoned").clone()
+    }
+
+    async fn start_pipeline(&self, start: PipelineStart) -> Result<Vec<Submitted>, Refusal> {
+        self.starts.lock().expect("not poisoned").push(start);
+        self.entries.lock().expect("not poisoned").clone()
+    }
+
+    async fn wait_for_family(&self, job: JobId, time: Duration) -> bool {
+        self.note(format!("wait for the family of {job} {time:?}"));
+        let mut ended = self.ended.subscribe();
+        timeout(time, ended.wait_for(|ended| *ended)).await.is_ok()
+    }
+
+    fn sync_place(&self) -> Option<SyncPlace> {
+        self.places.take(self.generation().config.api.max_concurrent_sync)
     }
 
     async fn cancel(&self, job: JobId, why: String, requested_by: String) -> Result<Cancelled, Refusal> {
@@ -253,9 +284,47 @@ fn generation(scopes: &[&[&str]], admin: &[&str]) -> Generation {
     for (name, uses) in [("echo", None), ("parrot", Some("echo"))] {
         config.plugins.insert(name.to_owned(), entry(uses));
     }
-    let (catalog, problems) = Catalog::build(&config, &found);
+    let (pipelines, shown) = wiring();
+    config.pipelines = pipelines["pipelines"].as_array().expect("a list").clone();
+    config.routes = pipelines["routes"].as_array().expect("a list").clone();
+    config.source.sanitized = shown;
+    let (catalog, mut problems) = Catalog::build(&config, &found);
+    let (pipelines, of_pipelines) = Pipelines::compile(&config, &catalog);
+    problems.extend(of_pipelines);
     assert!(problems.iter().all(|p| !p.is_error()), "{problems:?}");
-    Generation { no: 4, snapshot: Some(9), config, catalog, pipelines: Arc::default() }
+    Generation { no: 4, snapshot: Some(9), config, catalog, pipelines: Arc::new(pipelines) }
+}
+
+/// What came from the environment into a pipeline; no answer may show it.
+pub(crate) const WIRED_SECRET: &str = "canary-wired-81c0";
+
+/// Pipelines and a route, as they are compiled and as the sanitized document shows them.
+fn wiring() -> (Value, Value) {
+    let wiring = |secret: &str| {
+        json!({
+            "pipelines": [
+                {"name": "greet", "on": "mail.seen", "from_plugin": "echo", "execution_mode": "sync", "timeout": "200ms",
+                    "if": {"path": "payload.kind", "op": "eq", "value": "mail"},
+                    "steps": [
+                        {"id": "look", "uses": "echo", "baggage": {"mail.id": "payload.id"}},
+                        {"id": "say", "uses": "parrot.poll", "if": {"path": "payload.loud", "op": "eq", "value": true}},
+                    ]},
+                {"name": "fan", "on": "mail.seen", "execution_mode": "synchronous",
+                    "steps": [{"split": [{"id": "left", "uses": "parrot"}, {"id": "right", "uses": "parrot.poll"}]}]},
+                {"name": "both", "on": "mail.sorted", "execution_mode": "synchronous",
+                    "steps": [
+                        {"id": "begin", "uses": "echo"},
+                        {"split": [{"id": "left", "uses": "parrot"}, {"id": "right", "uses": "parrot.poll"}]},
+                        {"id": "end", "uses": "parrot", "join": "any_succeeded"},
+                    ]},
+                {"name": "told", "on-hook": "job.failed",
+                    "if": {"path": "payload.error", "op": "neq", "value": secret},
+                    "steps": [{"uses": "parrot", "payload": {"url": secret}, "with": {"text": format!("at {secret}: {{payload.error}}")}}]},
+            ],
+            "routes": [{"from": "echo", "event_type": "mail.read", "to": "parrot"}],
+        })
+    };
+    (wiring(WIRED_SECRET), wiring("[REDACTED]"))
 }
 
 fn token(secret: &str, words: &[&str]) -> Token {

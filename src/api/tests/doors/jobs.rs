@@ -17,6 +17,30 @@ use ductile_api::gateway::Gateway;
 
 use crate::harness::{Door, Fake, job, request};
 
+/// A job of `echo` that a door made.
+pub(crate) fn new_job(id: JobId, command: &str) -> NewJob {
+    NewJob {
+        id,
+        plugin: "echo".into(),
+        command: command.into(),
+        payload: None,
+        max_attempts: 2,
+        submitted_by: "api",
+        requested_by: Some("tester".to_owned()),
+        dedupe_key: None,
+        dedupe_window: Duration::ZERO,
+        dedupe_in_flight: false,
+        parent: None,
+        source_event: None,
+        target_key: String::new(),
+        context: None,
+        seat: None,
+        is_routed: true,
+        snapshot: None,
+        replay_of: None,
+    }
+}
+
 impl Fake {
     /// Enqueues a job of `echo`, as the gateway would; answers the id of its transition.
     pub(crate) async fn enqueue(&self, id: JobId, command: &str) -> i64 {
@@ -25,26 +49,7 @@ impl Fake {
 
     /// The same with more about the job.
     pub(crate) async fn enqueue_with(&self, id: JobId, command: &str, change: impl FnOnce(&mut NewJob)) -> i64 {
-        let mut new = NewJob {
-            id,
-            plugin: "echo".into(),
-            command: command.into(),
-            payload: None,
-            max_attempts: 2,
-            submitted_by: "api",
-            requested_by: Some("tester".to_owned()),
-            dedupe_key: None,
-            dedupe_window: Duration::ZERO,
-            dedupe_in_flight: false,
-            parent: None,
-            source_event: None,
-            target_key: String::new(),
-            context: None,
-            seat: None,
-            is_routed: true,
-            snapshot: None,
-            replay_of: None,
-        };
+        let mut new = new_job(id, command);
         change(&mut new);
         let enqueued = self.ledger.writer.enqueue(vec![new], self.generation().no).await.expect("enqueued");
         match enqueued.as_slice() {
@@ -64,6 +69,11 @@ impl Fake {
 
     /// Runs a job's attempt in no time.
     pub(crate) async fn run(&self, id: JobId, failure: Option<&str>) {
+        self.run_saying(id, failure, r#"{"status": "ok", "result": "hello", "events": []}"#).await;
+    }
+
+    /// The same with what a good attempt says.
+    pub(crate) async fn run_saying(&self, id: JobId, failure: Option<&str>, said: &str) {
         let fence = self.claim(id).await;
         let at = time::parse("2026-02-21T10:00:02Z").expect("a time");
         let mut outcome = Outcome::without_process(Cause::PluginError, failure.unwrap_or_default().to_owned(), at);
@@ -74,7 +84,7 @@ impl Fake {
             outcome.status = AttemptStatus::Succeeded;
             outcome.cause = None;
             outcome.error = None;
-            outcome.result = Some(r#"{"status": "ok", "result": "hello", "events": []}"#.to_owned());
+            outcome.result = Some(said.to_owned());
             ending = Ending::Succeeded;
         }
         // Job n takes n milliseconds, and a good one leaves a fact.

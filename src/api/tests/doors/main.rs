@@ -9,5 +9,7 @@ mod history;
 mod invoke;
 mod jobs;
 mod live_events;
+mod pipelines;
+mod runs;
 mod socket;
 mod system;
