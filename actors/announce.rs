@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use chrono::Utc;
 use ductile_domain::event::{self, Fields, JobFields, LiveEvent};
-use ductile_domain::ids::JobId;
+use ductile_domain::ids::{ContextId, JobId};
 use ductile_domain::job::{ClaimedJob, Fence, JobStatus, NewJob};
+use ductile_domain::plan::{Dropped, NewContext};
 use ductile_domain::time;
-use ductile_ledger::{Buried, Enqueued, Finished, Init, Orphan};
+use ductile_ledger::{Born, Buried, Enqueued, Finish, Finished, Init, Orphan, Verdict};
 use serde_json::Value;
 
 use crate::shared::Shared;
@@ -43,6 +44,18 @@ impl Announced {
 
     pub(crate) fn of_row(job: JobId, plugin: &Arc<str>, command: &Arc<str>, attempt: u32) -> Self {
         Self { job, plugin: plugin.clone(), command: command.clone(), dedupe_key: None, attempt: Some(attempt) }
+    }
+
+    /// The router made the job.
+    fn routed(&self, shared: &Shared, parent: Option<JobId>, id: Option<ContextId>, context: Option<&NewContext>) {
+        let text = |text: Option<&Arc<str>>| text.map_or(Value::Null, |text| Value::from(&**text));
+        let more = vec![
+            ("parent_job_id", parent.map_or(Value::Null, |id| id.to_string().into())),
+            ("pipeline", text(context.and_then(|c| c.pipeline.as_ref()))),
+            ("step_id", text(context.and_then(|c| c.step.as_ref()))),
+            ("event_context_id", id.map_or(Value::Null, |id| id.to_string().into())),
+        ];
+        self.say(shared, "router.enqueued", None, more);
     }
 
     fn say(&self, shared: &Shared, kind: &'static str, transition: Option<i64>, more: Vec<(&'static str, Value)>) {
@@ -90,6 +103,16 @@ pub(crate) fn enqueued(shared: &Shared, announced: &[Announced], results: &[Enqu
     }
 }
 
+/// Jobs that the ledger itself enqueued at the end of `parent`, or with a request that began with a join.
+pub(crate) fn born(shared: &Shared, parent: Option<JobId>, born: &[Born]) {
+    for Born { job, plugin, command, transition, .. } in born {
+        let job =
+            Announced { job: *job, plugin: plugin.clone(), command: command.clone(), dedupe_key: None, attempt: None };
+        job.say(shared, "job.enqueued", Some(*transition), Vec::new());
+        job.routed(shared, parent, None, None);
+    }
+}
+
 /// A job was claimed by this boot.
 pub(crate) fn started(shared: &Shared, job: &ClaimedJob, transition: i64) {
     Announced::of_attempt(job).say(shared, "job.started", Some(transition), Vec::new());
@@ -118,7 +141,7 @@ pub(crate) fn buried(shared: &Shared, buried: &[Buried]) {
 
 /// A queued job died.
 pub(crate) fn dead(shared: &Shared, buried: &Buried) {
-    let Buried { plugin, command, transition } = buried;
+    let Buried { plugin, command, transition, born } = buried;
     let job = Announced {
         job: transition.job,
         plugin: plugin.clone(),
@@ -128,7 +151,50 @@ pub(crate) fn dead(shared: &Shared, buried: &Buried) {
     };
     let reason = transition.reason.as_deref().unwrap_or_default();
     job.say(shared, "job.dead", Some(transition.id), vec![("reason", reason.into())]);
+    self::born(shared, Some(transition.job), born);
+    shared.families.ended(transition.job, || born.iter().map(|born| born.job).collect());
     shared.waiters.ended(transition.job);
+}
+
+/// An attempt ended with all that its plan holds.
+pub(crate) fn ended(shared: &Shared, finish: &Finish, job: &Announced, finished: &Finished) {
+    if finished.verdict == Verdict::Applied {
+        followed(shared, finish, job, finished);
+    }
+    self::finished(shared, job, finished);
+}
+
+fn followed(shared: &Shared, finish: &Finish, parent: &Announced, finished: &Finished) {
+    let plan = &finish.plan;
+    for (child, result) in plan.children.iter().zip(&finished.children) {
+        let child_announced = Announced::of(child);
+        enqueued(shared, std::slice::from_ref(&child_announced), std::slice::from_ref(result));
+        if matches!(result, Enqueued::Accepted { .. }) {
+            let context = plan.contexts.iter().find(|context| Some(context.id) == child.context);
+            child_announced.routed(shared, Some(parent.job), child.context, context);
+        }
+    }
+    for dropped in &plan.dropped {
+        let (event, pipeline) = (dropped.event.as_str(), dropped.pipeline.as_deref());
+        tracing::error!(component = "router", plugin = %parent.plugin, job_id = %parent.job, pipeline, "{}", why_dropped(dropped));
+        let more = vec![
+            ("event_type", event.into()),
+            ("pipeline", pipeline.into()),
+            ("depth", dropped.depth.into()),
+            ("max_depth", dropped.max_depth.into()),
+            ("reason", "depth".into()),
+        ];
+        parent.say(shared, "event.dropped", None, more);
+    }
+    if let Some(fault) = &plan.fault {
+        tracing::error!(component = "router", plugin = %parent.plugin, job_id = %parent.job, "{fault}");
+    }
+}
+
+/// What became of an event whose chain is as deep as it may be.
+pub(crate) fn why_dropped(dropped: &Dropped) -> String {
+    let Dropped { event, depth, max_depth, .. } = dropped;
+    format!("event {event:?} was dropped: its chain would be {depth} hops deep, and {max_depth} are allowed")
 }
 
 /// An attempt ended: each of its transitions is an event, and those who wait for the job are told.
@@ -144,9 +210,20 @@ pub(crate) fn finished(shared: &Shared, job: &Announced, finished: &Finished) {
         }
         job.say(shared, kind, Some(transition.id), more);
     }
+    born(shared, Some(job.job), &finished.born);
     if finished.status.is_none_or(JobStatus::is_terminal) {
+        shared.families.ended(job.job, || followers(finished));
         shared.waiters.ended(job.job);
     }
+}
+
+/// The jobs that an end has caused.
+fn followers(finished: &Finished) -> Vec<JobId> {
+    let children = finished.children.iter().filter_map(|child| match child {
+        Enqueued::Accepted { job, .. } => Some(*job),
+        Enqueued::Duplicate { .. } => None,
+    });
+    children.chain(finished.born.iter().map(|born| born.job)).collect()
 }
 
 /// A number in `0.0..1.0` for the backoff: random as the job's id is, and the same whenever it is asked for.

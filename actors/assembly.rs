@@ -1,5 +1,5 @@
-//! What a configuration is made of beyond its files: the plugins that were found for it, and what tells two of them
-//! apart. The same for a start and for a reload.
+//! What a configuration is made of beyond its files: the plugins that were found for it, its pipelines, and what tells two
+//! of them apart. The same for a start and for a reload.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -12,6 +12,7 @@ use ductile_domain::config::{Config, PluginEntry};
 use ductile_domain::generation::Generation;
 use ductile_domain::ids::JobId;
 use ductile_domain::job::NewJob;
+use ductile_domain::pipeline::Pipelines;
 use ductile_domain::problem::Problem;
 use ductile_ledger::{Init, Snapshot};
 use serde::Serialize;
@@ -20,8 +21,11 @@ use serde::Serialize;
 pub(crate) struct Assembled {
     pub(crate) config: Config,
     pub(crate) catalog: Catalog,
-    /// Also errors about single plugins, which leave only these plugins out.
+    pub(crate) pipelines: Arc<Pipelines>,
+    /// Also errors: those about single plugins leave only these plugins out.
     pub(crate) warnings: Vec<Problem>,
+    /// Some pipeline or route can't be run as it is written.
+    has_broken_pipelines: bool,
     pub(crate) prints: Prints,
 }
 
@@ -38,17 +42,19 @@ pub(crate) struct Print {
 }
 
 impl Assembled {
-    /// In strict mode a plugin that can't be loaded refuses the whole.
-    pub(crate) fn is_refused_by_strict_mode(&self) -> bool {
-        self.config.service.strict_mode && self.warnings.iter().any(Problem::is_error)
+    /// C-64: an error in a pipeline refuses the whole; in strict mode a plugin that can't be loaded does too.
+    pub(crate) fn is_refused(&self) -> bool {
+        self.has_broken_pipelines || self.config.service.strict_mode && self.warnings.iter().any(Problem::is_error)
     }
 }
 
-/// Looks for the plugins of a loaded configuration. Reads files, so not for an async thread while the gateway runs.
+/// Looks for the plugins of a loaded configuration and compiles its pipelines. Reads files, so not for an async thread while the gateway runs.
 pub(crate) fn assemble(config: Config, warnings: Vec<Problem>, provenance: &Provenance) -> Assembled {
     let discovery = ductile_plugin::discover::discover_for(&config);
     let (catalog, found) = Catalog::build(&config, &discovery.plugins);
-    let found = provenance.place(discovery.problems.into_iter().chain(found).collect());
+    let (pipelines, wrong) = Pipelines::compile(&config, &catalog);
+    let has_broken_pipelines = wrong.iter().any(Problem::is_error);
+    let found = provenance.place(discovery.problems.into_iter().chain(found).chain(wrong).collect());
     let warnings = warnings.into_iter().chain(found).collect();
     let prints = config
         .plugins
@@ -58,7 +64,7 @@ pub(crate) fn assemble(config: Config, warnings: Vec<Problem>, provenance: &Prov
             (name.clone(), Print::of(entry, found))
         })
         .collect();
-    Assembled { config, catalog, warnings, prints }
+    Assembled { config, catalog, pipelines: Arc::new(pipelines), warnings, has_broken_pipelines, prints }
 }
 
 impl Print {
@@ -83,6 +89,7 @@ pub(crate) fn snapshot(
     reason: &'static str,
     config: &Config,
     catalog: &Catalog,
+    pipelines: &Arc<Pipelines>,
     prints: &Prints,
 ) -> Snapshot {
     let may_init = |plugin: &&Arc<Plugin>| plugin.is_runnable && plugin.command("init").is_some();
@@ -91,6 +98,7 @@ pub(crate) fn snapshot(
         generation,
         // Jobs of what the operator removed or disabled end. What can't be loaded is neither: its jobs wait.
         plugins: config.plugins.keys().filter(|name| config.wants(name)).cloned().collect(),
+        pipelines: pipelines.clone(),
         config_hash: config.source.hash.clone(),
         source_hash: config.source.hash.clone(),
         source_path: config.source.path.display().to_string(),

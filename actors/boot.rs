@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
 use ductile_api::events::EventRing;
-use ductile_api::gateway::{Gateway as _, Refusal};
+use ductile_api::gateway::{Gateway as _, Refusal, SyncPlaces};
 use ductile_api::server::Connections;
 use ductile_config::Provenance;
 use ductile_domain::config::Config;
@@ -27,6 +27,7 @@ use tokio::sync::watch;
 
 use crate::assembly::{self, Assembled};
 use crate::environments::Environments;
+use crate::families::Families;
 use crate::generations::Generations;
 use crate::handle::Handle;
 use crate::http::{self, Door, Listeners};
@@ -153,10 +154,10 @@ pub async fn boot(options: BootOptions) -> Result<Running, BootError> {
     let boot = BootId::from(uuid::Uuid::new_v4());
 
     let assembled = assembly::assemble(config, warnings, &provenance);
-    if assembled.is_refused_by_strict_mode() {
+    if assembled.is_refused() {
         return Err(BootError::Config(assembled.warnings));
     }
-    let Assembled { config, catalog, warnings, prints } = assembled;
+    let Assembled { config, catalog, pipelines, warnings, prints, .. } = assembled;
     // Errors about single plugins leave only these plugins out.
     assembly::log(&warnings);
 
@@ -179,7 +180,7 @@ pub async fn boot(options: BootOptions) -> Result<Running, BootError> {
     };
     let Ledger { writer, readers, was_clean, former_boot } =
         ductile_ledger::open(ledger_options.clone()).await.map_err(BootError::Ledger)?;
-    let snapshot = assembly::snapshot(1, "start", &config, &catalog, &prints);
+    let snapshot = assembly::snapshot(1, "start", &config, &catalog, &pipelines, &prints);
     let recorded = writer
         .record_snapshot(snapshot.clone())
         .await
@@ -190,8 +191,7 @@ pub async fn boot(options: BootOptions) -> Result<Running, BootError> {
     let ring = EventRing::new(boot);
     let emit = ring.clone();
     let runner = Runner::new(config.service.max_workers as usize);
-    let generation =
-        Arc::new(Generation { no: 1, snapshot: Some(recorded.id), config, catalog, pipelines: Arc::default() });
+    let generation = Arc::new(Generation { no: 1, snapshot: Some(recorded.id), config, catalog, pipelines });
     let generations = Generations::default();
     generations.add(&generation);
     let shared = Arc::new(Shared {
@@ -206,6 +206,8 @@ pub async fn boot(options: BootOptions) -> Result<Running, BootError> {
         runner,
         feed,
         waiters: Waiters::default(),
+        families: Families::default(),
+        sync_places: SyncPlaces::default(),
         crashes: Crashes::default(),
         processes: Processes::default(),
         environments: Environments::default(),

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{TimeDelta, Utc};
+use ductile_domain::builtin;
 use ductile_domain::generation::Generation;
 use ductile_domain::ids::JobId;
 use ductile_domain::job::{Candidate, ClaimRequest, Fence};
@@ -282,6 +283,9 @@ impl Dispatcher {
         Box::new(move |plugin| {
             if full.contains(plugin) {
                 return (0, 0);
+            }
+            if builtin::is_builtin(plugin) {
+                return (usize::MAX, u32::MAX);
             }
             let found = generation.catalog.get(plugin);
             // What the operator wants and what can't be loaded just now waits until it can.

@@ -5,7 +5,9 @@ use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, PoisonError};
 
 use chrono::Utc;
-use ductile_domain::outcome::{AttemptStatus, Outcome};
+use ductile_domain::builtin;
+use ductile_domain::generation::Generation;
+use ductile_domain::outcome::{AttemptStatus, Cause, Outcome};
 use ductile_domain::plan::{self, Plan};
 use ductile_domain::retry::{self, RetryPolicy};
 use ductile_ledger::{Finish, Finished, Verdict, WriteError};
@@ -24,30 +26,16 @@ pub(crate) fn at_once(args: JobArgs, actor: Slot<Msg>, exited: Exited) {
     if !is_plain || args.generation.catalog.get(&args.job.plugin).is_none() {
         return tell(&args, &actor, Msg::Exited(Box::new(exited)));
     }
-    let judging = || {
-        let outcome = judged(&args, exited)?;
-        let needs_router = needs_router(&outcome);
-        let plan = if needs_router {
-            Plan::default()
-        } else {
-            plan::plan(&args.generation, &args.job, &outcome, Utc::now(), &mut uuid::Uuid::now_v7)
-        };
-        Some((needs_router, finish(&args, outcome, plan)))
-    };
+    let judging = || judged(&args, exited).map(|outcome| finish(&args, outcome));
     // A panic costs this attempt, as one of its actor would.
-    let Ok(Some((needs_router, finish))) = std::panic::catch_unwind(AssertUnwindSafe(judging)) else {
+    let Ok(Some(finish)) = std::panic::catch_unwind(AssertUnwindSafe(judging)) else {
         return tell(&args, &actor, Msg::Lost);
     };
     let writer = args.shared.writer.lock().unwrap_or_else(PoisonError::into_inner).clone();
     let owed = Owed { args, actor, finish: Some(finish.clone()) };
-    if let (false, Some(writer)) = (needs_router, writer) {
+    if let Some(writer) = writer {
         writer.finish_then(finish, move |result| owed.answered(&result));
     }
-}
-
-/// Only what a success emits is routed.
-pub(crate) fn needs_router(outcome: &Outcome) -> bool {
-    outcome.status == AttemptStatus::Succeeded && !outcome.events.is_empty()
 }
 
 /// What the attempt came to; `None` when its plugin is not in the generation.
@@ -65,12 +53,42 @@ pub(crate) fn judged(args: &JobArgs, exited: Exited) -> Option<Outcome> {
     Some(outcome)
 }
 
-/// The end with everything that follows from it.
-pub(crate) fn finish(args: &JobArgs, outcome: Outcome, plan: Plan) -> Arc<Finish> {
+/// The end with everything that follows from it under the attempt's own generation.
+pub(crate) fn finish(args: &JobArgs, outcome: Outcome) -> Arc<Finish> {
+    let plan = plan::plan(&args.generation, &args.job, &outcome, Utc::now(), &mut uuid::Uuid::now_v7);
+    finish_with(args, outcome, plan)
+}
+
+/// The end with what was planned. What stops a plan shows in the outcome.
+pub(crate) fn finish_with(args: &JobArgs, mut outcome: Outcome, mut plan: Plan) -> Arc<Finish> {
     let JobArgs { generation, job, .. } = args;
+    for kind in &plan.unmatched {
+        tracing::debug!(component = "router", plugin = %job.plugin, job_id = %job.fence.job, event = kind, "event matched nothing");
+    }
+    if let Some(fault) = &plan.fault {
+        outcome.status = AttemptStatus::Failed;
+        outcome.cause = Some(Cause::Routing);
+        outcome.error = Some(fault.clone());
+        (plan.contexts, plan.joins, plan.children, plan.arrivals) = Default::default();
+    }
+    if let Some(dropped) = plan.dropped.first() {
+        outcome.error = Some(announce::why_dropped(dropped));
+    }
     let policy = generation.catalog.get(&job.plugin).map_or_else(RetryPolicy::default, |p| p.retry);
     let ending = retry::decide(&outcome, job.attempt, job.max_attempts, &policy, announce::fraction(job.fence));
     Arc::new(Finish { fence: job.fence, outcome, ending, plan, is_awaited: false })
+}
+
+/// Takes out what `generation` does not run, which a plan made under it may hold when yet another came into force.
+pub(crate) fn leave_out_gone(plan: &mut Plan, generation: &Generation) -> Option<String> {
+    let is_there = |plugin: &str| builtin::is_builtin(plugin) || generation.config.wants(plugin);
+    let gone: Vec<_> = plan.children.extract_if(.., |child| !is_there(&child.plugin)).collect();
+    let first = gone.first()?;
+    Some(format!(
+        "{} jobs could not follow: plugin {:?} is removed or disabled in the configuration",
+        gone.len(),
+        first.plugin
+    ))
 }
 
 /// Nothing else wakes the actor, so that this takes no place in its mailbox and can't be refused.
@@ -92,8 +110,8 @@ impl Owed {
     fn answered(mut self, result: &Result<Finished, WriteError>) {
         match result {
             Ok(finished) if finished.verdict != Verdict::Replan => {
-                self.finish = None;
-                announce::finished(&self.args.shared, &Announced::of_attempt(&self.args.job), finished);
+                let Some(finish) = self.finish.take() else { return };
+                announce::ended(&self.args.shared, &finish, &Announced::of_attempt(&self.args.job), finished);
                 tell(&self.args, &self.actor, Msg::Recorded);
             }
             _ => {}

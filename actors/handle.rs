@@ -5,19 +5,20 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use ductile_api::events::EventRing;
-use ductile_api::gateway::{Cancelled, Gateway, GenerationUse, Health, Refusal, Reloaded, Submission, Submitted};
+use ductile_api::gateway::{
+    Cancelled, Gateway, GenerationUse, Health, PipelineStart, Refusal, Reloaded, Submission, Submitted, SyncPlace,
+};
 use ductile_domain::generation::Generation;
 use ductile_domain::ids::{BootId, JobId};
-use ductile_domain::job::NewJob;
 use ductile_domain::time;
 use ductile_domain::tree as shown;
 use ductile_domain::version::Build;
-use ductile_ledger::{Cancelled as Cancellation, Counts, Enqueued, Readers, WriteError};
+use ductile_ledger::{Cancelled as Cancellation, Counts, Readers, WriteError};
 use ductile_otp::{CallError, InspectError, Kind, Node, RestartError};
 use serde_json::Value;
 
 use crate::shared::{CALL_DEADLINE, LEDGER_DEADLINE, SLOW_POLL, Shared};
-use crate::{breaker, config, dispatcher, job, ledger};
+use crate::{breaker, config, dispatcher, families, job, ledger};
 
 /// How long a caller waits for a reload, with the ones before it.
 const RELOAD_DEADLINE: Duration = Duration::from_secs(60);
@@ -39,7 +40,7 @@ impl Handle {
         &self.shared
     }
 
-    async fn ask_ledger<T>(
+    pub(crate) async fn ask_ledger<T>(
         &self,
         make: impl FnOnce(ductile_otp::Reply<Result<T, WriteError>>) -> ledger::Msg,
     ) -> Result<T, Refusal> {
@@ -68,40 +69,19 @@ fn refuse_call(error: &CallError, whom: &str) -> Refusal {
 
 impl Gateway for Handle {
     async fn submit(&self, submission: Submission) -> Result<Submitted, Refusal> {
-        if self.shared.flags.is_draining() {
-            let reason = "the gateway is stopping and takes no new work".to_owned();
-            return Err(Refusal::Unavailable { reason, retry_after: Duration::from_secs(10) });
-        }
-        let generation = self.shared.generation();
-        let max_attempts = generation.catalog.get(&submission.plugin).map_or(1, |p| p.retry.max_attempts);
-        let job = NewJob {
-            id: JobId::from(uuid::Uuid::now_v7()),
-            plugin: submission.plugin,
-            command: submission.command,
-            payload: submission.payload,
-            max_attempts,
-            submitted_by: submission.submitted_by,
-            requested_by: Some(submission.requested_by),
-            dedupe_key: submission.dedupe_key,
-            dedupe_window: generation.config.service.dedupe_ttl,
-            dedupe_in_flight: submission.dedupe_in_flight,
-            parent: None,
-            source_event: None,
-            target_key: String::new(),
-            context: submission.context,
-            seat: None,
-            is_routed: submission.is_routed,
-            snapshot: generation.snapshot,
-            replay_of: submission.replay_of,
-        };
-        // An answer that is lost after the commit is not repeated here: only the caller knows whether it may be.
-        let enqueued =
-            self.ask_ledger(|reply| ledger::Msg::Enqueue { jobs: vec![job], generation: generation.no, reply }).await?;
-        match enqueued.into_iter().next() {
-            Some(Enqueued::Accepted { job, .. }) => Ok(Submitted::Accepted(job)),
-            Some(Enqueued::Duplicate { job, status }) => Ok(Submitted::Duplicate(job, status)),
-            None => Err(Refusal::Internal("the ledger answered an enqueue of one job with none".to_owned())),
-        }
+        self.enqueue(submission).await
+    }
+
+    async fn start_pipeline(&self, start: PipelineStart) -> Result<Vec<Submitted>, Refusal> {
+        self.enqueue_pipeline(start).await
+    }
+
+    async fn wait_for_family(&self, job: JobId, timeout: Duration) -> bool {
+        families::wait(&self.shared, job, timeout).await
+    }
+
+    fn sync_place(&self) -> Option<SyncPlace> {
+        self.shared.sync_places.take(self.shared.generation().config.api.max_concurrent_sync)
     }
 
     async fn cancel(&self, job: JobId, why: String, requested_by: String) -> Result<Cancelled, Refusal> {

@@ -170,7 +170,7 @@ impl Server for Http {
 
     fn inspect(&self) -> Value {
         json!({
-            "connections": self.shared.connections.open(), "waiting_callers": self.shared.waiters.len(),
+            "connections": self.shared.connections.open(), "waiting_callers": self.shared.waiters.len() + self.shared.families.len(),
             "listening": self.tcp.as_ref().and_then(|l| l.door.listener.local_addr().ok()).map(|a| a.to_string()),
         })
     }

@@ -5,13 +5,13 @@
 //! record.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use chrono::Utc;
 use ductile_domain::catalog::Plugin;
 use ductile_domain::generation::Generation;
 use ductile_domain::job::ClaimedJob;
 use ductile_domain::outcome::{Cause, Outcome};
-use ductile_domain::plan::{self, Plan};
 use ductile_ledger::{Finish, Verdict, WriteError};
 use ductile_otp::{Cx, Exit, Message, Server, Slot, StartInfo};
 use ductile_plugin::{End, Exited, Handle, Invocation, Limits};
@@ -21,8 +21,12 @@ use tokio::sync::oneshot;
 
 use crate::announce::Announced;
 use crate::generations::Place;
+use crate::preflight::{self, Decision};
 use crate::shared::{CALL_DEADLINE, Shared};
 use crate::{announce, dispatcher, ending, ledger, router};
+
+/// How often an end is planned again because of reloads before it is recorded without what they took away.
+const REPLANS: u32 = 3;
 
 /// What an attempt is made of.
 #[derive(Clone)]
@@ -89,14 +93,18 @@ impl Server for Job {
     }
 
     async fn continue_(&mut self, cx: &Cx<Self>) -> Result<(), Exit> {
-        match self.preflight() {
-            Ok(plugin) => {
-                self.spawn(cx, &plugin);
+        let JobArgs { shared, job, .. } = &self.args;
+        match preflight::decide(&self.args) {
+            Decision::Spawn { plugin, asked } => {
+                self.spawn(cx, &plugin, &asked);
                 Ok(())
             }
-            Err(outcome) => {
-                let reason = outcome.error.as_deref().unwrap_or_default();
-                announce::preflight(&self.args.shared, &self.args.job, "fail", reason);
+            Decision::Done(outcome) => {
+                announce::preflight(shared, job, "run", "");
+                self.report(*outcome).await
+            }
+            Decision::Refused(outcome) => {
+                announce::preflight(shared, job, "fail", outcome.error.as_deref().unwrap_or_default());
                 self.report(*outcome).await
             }
         }
@@ -107,7 +115,7 @@ impl Server for Job {
             Msg::Exited(exited) => self.exited(*exited).await,
             Msg::Recorded => self.recorded(),
             Msg::Lost => Err(Exit::Error("the end of the process was lost to a panic".to_owned())),
-            Msg::Unrecorded(finish) => self.report(finish.outcome.clone()).await,
+            Msg::Unrecorded(finish) => self.record(finish).await,
             Msg::Cancel(why) => {
                 self.cancel(why);
                 Ok(())
@@ -134,28 +142,11 @@ impl Server for Job {
 }
 
 impl Job {
-    /// Decides before any spawn whether the attempt may run.
-    fn preflight(&self) -> Result<Arc<Plugin>, Box<Outcome>> {
-        let JobArgs { generation, job, unreadable, .. } = &self.args;
-        if let Some(column) = unreadable {
-            let text = format!("preflight: the stored {column} is no JSON and can't be handed to the plugin");
-            return Err(Box::new(Outcome::without_process(Cause::Preflight, text, Utc::now())));
-        }
-        let gone = |text: String| Box::new(Outcome::without_process(Cause::PluginGone, text, Utc::now()));
-        let plugin = generation.catalog.get(&job.plugin).filter(|p| p.is_runnable).ok_or_else(|| {
-            gone(format!("cancelled: plugin {:?} is removed or disabled in the configuration", job.plugin))
-        })?;
-        if plugin.command(&job.command).is_none() {
-            return Err(gone(format!("cancelled: plugin {:?} has no command {:?} any more", job.plugin, job.command)));
-        }
-        Ok(plugin.clone())
-    }
-
     /// Hands the request to a thread that owns the process from here on.
-    fn spawn(&mut self, cx: &Cx<Self>, plugin: &Plugin) {
+    fn spawn(&mut self, cx: &Cx<Self>, plugin: &Plugin, asked: &ClaimedJob) {
         let JobArgs { shared, generation, job, .. } = &self.args;
         let deadline = plugin.deadline(&job.command);
-        let stdin = protocol::request(job, plugin, Utc::now() + deadline);
+        let stdin = protocol::request(asked, plugin, Utc::now() + deadline);
         let invocation = Invocation {
             program: plugin.entrypoint.as_path().into(),
             dir: None,
@@ -223,14 +214,21 @@ impl Job {
 
     /// Plans what follows, and commits the end with everything that it causes.
     async fn report(&mut self, outcome: Outcome) -> Result<(), Exit> {
+        let finish = ending::finish(&self.args, outcome);
+        self.record(finish).await
+    }
+
+    async fn record(&mut self, mut finish: Arc<Finish>) -> Result<(), Exit> {
         self.phase = Phase::Reported;
-        let mut outcome = Arc::new(outcome);
+        let mut replans = 0;
         loop {
-            let finish = self.finish_with(&outcome).await;
             let JobArgs { shared, job, .. } = &self.args;
             let announced = Announced::of_attempt(job);
             match ledger::finish(shared, &finish, &announced).await {
-                Ok(finished) if finished.verdict == Verdict::Replan => {}
+                Ok(finished) if finished.verdict == Verdict::Replan => {
+                    replans += 1;
+                    finish = self.replan(&finish, replans).await;
+                }
                 Ok(_) => break,
                 Err(WriteError::Closed) => {
                     self.outlive(finish, announced);
@@ -238,7 +236,7 @@ impl Job {
                 }
                 Err(error) => {
                     tracing::error!(component = "job", plugin = %job.plugin, job_id = %job.fence.job, %error, "the ledger refuses the outcome");
-                    outcome = Arc::new(refused_by_the_ledger(&outcome, &error));
+                    finish = ending::finish(&self.args, refused_by_the_ledger(&finish.outcome, &error));
                 }
             }
         }
@@ -256,7 +254,7 @@ impl Job {
         tokio::spawn(async move {
             while !shared.flags.is_shutting_down() {
                 match ledger::finish(&shared, &finish, &announced).await {
-                    Err(WriteError::Closed) => tokio::time::sleep(std::time::Duration::from_millis(20)).await,
+                    Err(WriteError::Closed) => tokio::time::sleep(Duration::from_millis(20)).await,
                     Ok(_) => break,
                     Err(error) => {
                         tracing::error!(component = "job", job_id = %id, %error, "the ledger refuses the outcome; the attempt is given back");
@@ -269,43 +267,31 @@ impl Job {
         });
     }
 
-    async fn finish_with(&self, outcome: &Arc<Outcome>) -> Arc<Finish> {
-        let plan = self.plan(outcome).await;
-        for kind in &plan.unmatched {
-            let job = &self.args.job;
-            tracing::debug!(component = "router", plugin = %job.plugin, job_id = %job.fence.job, event = kind, "event matched nothing");
-        }
-        ending::finish(&self.args, Outcome::clone(outcome), plan)
-    }
-
-    /// Asks the router when there is something to route; state alone needs no question.
-    async fn plan(&self, outcome: &Arc<Outcome>) -> Plan {
-        let JobArgs { shared, generation, job, .. } = &self.args;
-        if !ending::needs_router(outcome) {
-            return plan::plan(generation, job, outcome, Utc::now(), &mut uuid::Uuid::now_v7);
-        }
+    /// A reload has taken away what the plan needs: the router plans again under what is in force now. When that is not
+    /// enough either, the rest follows without it.
+    async fn replan(&self, finish: &Arc<Finish>, times: u32) -> Arc<Finish> {
+        let JobArgs { shared, job, .. } = &self.args;
         loop {
-            let answer = shared
-                .addresses
-                .router
-                .call(
-                    |reply| router::Msg::Plan {
-                        generation: generation.clone(),
-                        job: job.clone(),
-                        outcome: outcome.clone(),
-                        reply,
-                    },
-                    CALL_DEADLINE,
-                )
-                .await;
-            match answer {
-                Ok(plan) => return plan,
+            let generation = shared.generation();
+            let make = |reply| router::Msg::Plan {
+                generation: generation.clone(),
+                job: job.clone(),
+                finish: finish.clone(),
+                reply,
+            };
+            match shared.addresses.router.call(make, CALL_DEADLINE).await {
+                Ok(mut plan) => {
+                    let left_out = if times < REPLANS { None } else { ending::leave_out_gone(&mut plan, &generation) };
+                    let mut outcome = finish.outcome.clone();
+                    outcome.error = left_out;
+                    return ending::finish_with(&self.args, outcome, plan);
+                }
                 // The plan is pure: asking again is free of effects, and the job must not end without it.
                 Err(error) => {
-                    tracing::warn!(component = "job", job_id = %job.fence.job, %error, "the router did not answer; asking again")
+                    tracing::warn!(component = "job", job_id = %job.fence.job, %error, "the router did not answer; asking again");
                 }
             }
-            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+            tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
 

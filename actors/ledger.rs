@@ -8,10 +8,10 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use ductile_domain::ids::JobId;
-use ductile_domain::job::{ClaimRequest, Fence, NewJob};
+use ductile_domain::job::{ClaimRequest, Fence};
 use ductile_domain::time::Timestamp;
 use ductile_ledger::{
-    Cancelled, Claims, Enqueued, Finish, Finished, Orphan, Prune, Pruned, Recovered, WriteError, Writer,
+    Cancelled, Claims, Finish, Finished, Orphan, Prune, Pruned, Recovered, Submission, Submitted, WriteError, Writer,
 };
 use ductile_otp::{Cx, Exit, Message, Phase, Reply, Server, StartInfo};
 use serde_json::{Value, json};
@@ -32,7 +32,7 @@ pub(crate) type Decided = Box<dyn FnMut(Claims) + Send>;
 
 pub(crate) enum Msg {
     /// Accept work from outside: answered when it is on disk.
-    Enqueue { jobs: Vec<NewJob>, generation: u64, reply: Answer<Vec<Enqueued>> },
+    Submit { submission: Submission, generation: u64, reply: Answer<Submitted> },
     /// Take jobs for attempts: now, or whenever a slot becomes free.
     Claim { request: ClaimRequest, stands: bool, decided: Decided },
     /// Answer the claims that wait for an end.
@@ -64,7 +64,7 @@ pub(crate) enum Msg {
 impl Message for Msg {
     fn kind(&self) -> &'static str {
         match self {
-            Self::Enqueue { .. } => "Enqueue",
+            Self::Submit { .. } => "Submit",
             Self::Claim { .. } => "Claim",
             Self::WithdrawClaims => "WithdrawClaims",
             Self::Flush(_) => "Flush",
@@ -105,11 +105,12 @@ impl Server for LedgerActor {
         let (writer, shared) = (self.writer.clone(), self.shared.clone());
         // What is done after a commit is done on the writer's thread: one hand-over less for each operation.
         match msg {
-            Msg::Enqueue { jobs, generation, reply } => {
-                let announced: Vec<_> = jobs.iter().map(Announced::of).collect();
-                writer.enqueue_then(jobs, generation, move |result| {
-                    if let Ok(enqueued) = &result {
-                        announce::enqueued(&shared, &announced, enqueued);
+            Msg::Submit { submission, generation, reply } => {
+                let announced: Vec<_> = submission.jobs.iter().map(Announced::of).collect();
+                writer.submit_then(submission, generation, move |result| {
+                    if let Ok(submitted) = &result {
+                        announce::enqueued(&shared, &announced, &submitted.jobs);
+                        announce::born(&shared, None, &submitted.born);
                     }
                     reply.send(result);
                 });
@@ -119,9 +120,9 @@ impl Server for LedgerActor {
                 writer.claim_then(request, stands, decided, started);
             }
             Msg::WithdrawClaims => writer.withdraw_claims(),
-            Msg::Finish { finish, job, reply } => writer.finish_then(finish, move |result| {
+            Msg::Finish { finish, job, reply } => writer.finish_then(finish.clone(), move |result| {
                 if let Ok(finished) = &result {
-                    announce::finished(&shared, &job, finished);
+                    announce::ended(&shared, &finish, &job, finished);
                 }
                 reply.send(result);
             }),

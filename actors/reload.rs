@@ -4,7 +4,7 @@
 //! one transaction of the ledger. Applying can't fail any more: an actor that does not take the change in time is
 //! restarted, and starts under the generation in force.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -50,10 +50,10 @@ pub(crate) async fn reload(shared: &Arc<Shared>, requested_by: String) -> Result
 async fn change(shared: &Arc<Shared>, prints: &mut Prints) -> Result<Reloaded, Refusal> {
     let former = shared.generation();
     let Prepared { assembled, restart_required, door } = prepare(shared, &former).await?;
-    let Assembled { config, catalog, warnings, prints: new_prints } = assembled;
+    let Assembled { config, catalog, pipelines, warnings, prints: new_prints, .. } = assembled;
     let differences = Differences::between(&former.config, &config, prints, &new_prints);
     let no = former.no + 1;
-    let snapshot = assembly::snapshot(no, "reload", &config, &catalog, &new_prints);
+    let snapshot = assembly::snapshot(no, "reload", &config, &catalog, &pipelines, &new_prints);
     let recorded = commit(shared, &snapshot).await?;
     let reloaded = Reloaded {
         reloaded_at: time::format(Utc::now()),
@@ -68,8 +68,7 @@ async fn change(shared: &Arc<Shared>, prints: &mut Prints) -> Result<Reloaded, R
     *prints = new_prints;
     // A raised limit holds before the dispatcher makes use of it.
     shared.runner.set_max_threads(config.service.max_workers.max(former.config.service.max_workers) as usize);
-    let generation =
-        Arc::new(Generation { no, snapshot: Some(recorded.id), config, catalog, pipelines: Arc::default() });
+    let generation = Arc::new(Generation { no, snapshot: Some(recorded.id), config, catalog, pipelines });
     shared.generations.add(&generation);
     shared.generation.send_replace(generation);
     if let Some(door) = door {
@@ -101,7 +100,7 @@ async fn prepare(shared: &Shared, former: &Arc<Generation>) -> Result<Prepared, 
         Ok(Err(problems)) => return Err(Refusal::InvalidConfig(problems)),
         Err(error) => return Err(Refusal::Internal(format!("reading the configuration panicked: {error}"))),
     };
-    if assembled.is_refused_by_strict_mode() || loses_a_plugin(former, &assembled) {
+    if assembled.is_refused() || loses_a_plugin(former, &assembled) {
         return Err(Refusal::InvalidConfig(assembled.warnings));
     }
     let restart_required = keep_state(&former.config.state, &mut assembled.config.state);
@@ -263,7 +262,8 @@ impl Differences {
         if hashes(former) != hashes(next) && !differences.all().any(|path| path.starts_with("api.auth")) {
             differences.changed.push("api.auth.tokens".to_owned());
         }
-        differences.compare_plugins(former_prints, next_prints);
+        differences.compare_named("plugins", former_prints, next_prints);
+        differences.compare_named("pipelines", &by_name(&former.pipelines), &by_name(&next.pipelines));
         for paths in [&mut differences.added, &mut differences.changed, &mut differences.removed] {
             paths.sort();
         }
@@ -274,8 +274,8 @@ impl Differences {
         self.added.iter().chain(&self.changed).chain(&self.removed)
     }
 
-    fn compare_plugins(&mut self, former: &Prints, next: &Prints) {
-        let path = |name: &str| format!("plugins.{name}");
+    fn compare_named<T: PartialEq>(&mut self, section: &str, former: &BTreeMap<String, T>, next: &BTreeMap<String, T>) {
+        let path = |name: &str| format!("{section}.{name}");
         let names: BTreeSet<&String> = former.keys().chain(next.keys()).collect();
         for name in names {
             match (former.get(name), next.get(name)) {
@@ -287,7 +287,7 @@ impl Differences {
         }
     }
 
-    /// Lists are compared as a whole; plugins elsewhere, by what they are made of.
+    /// Lists are compared as a whole; plugins elsewhere, by what they are made of, and pipelines by their names.
     fn compare(&mut self, former: &Value, next: &Value, path: &str) {
         let (Some(one), Some(other)) = (former.as_object(), next.as_object()) else {
             if former != next {
@@ -298,7 +298,7 @@ impl Differences {
         let keys: BTreeSet<&String> = one.keys().chain(other.keys()).collect();
         for key in keys {
             let below = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
-            if below == "plugins" {
+            if below == "plugins" || below == "pipelines" {
                 continue;
             }
             match (one.get(key), other.get(key)) {
@@ -308,6 +308,11 @@ impl Differences {
             }
         }
     }
+}
+
+/// Pipelines as they are written.
+fn by_name(pipelines: &[Value]) -> BTreeMap<String, &Value> {
+    pipelines.iter().filter_map(|pipeline| Some((pipeline["name"].as_str()?.to_owned(), pipeline))).collect()
 }
 
 #[cfg(test)]
@@ -327,5 +332,17 @@ mod tests {
         assert_eq!(found.added, paths(&["service.new"]));
         assert_eq!(found.changed, paths(&["service.max_workers"]));
         assert_eq!(found.removed, paths(&["old"]));
+    }
+
+    #[test]
+    fn pipelines_are_compared_by_their_names() {
+        let mut found = Differences::default();
+        let former = [json!({"name": "a", "on": "x"}), json!({"name": "b", "on": "x"}), json!({"name": "c"})];
+        let next = [json!({"name": "c"}), json!({"name": "b", "on": "y"}), json!({"name": "d"})];
+        found.compare_named("pipelines", &by_name(&former), &by_name(&next));
+        let paths = |paths: &[&str]| paths.iter().map(|&p| p.to_owned()).collect::<Vec<_>>();
+        assert_eq!(found.added, paths(&["pipelines.d"]));
+        assert_eq!(found.changed, paths(&["pipelines.b"]));
+        assert_eq!(found.removed, paths(&["pipelines.a"]));
     }
 }

@@ -1,15 +1,18 @@
-//! The router: decides which jobs must follow an event. It plans as a pure function and never acts.
+//! The router: decides what must follow an attempt when the plan that was made at its end is overtaken by a reload. It
+//! plans as a pure function and never acts.
 //!
 //! Woken by `Plan` questions. A crash costs the asker one repetition.
 
 use std::sync::Arc;
 
+use chrono::Utc;
 use ductile_domain::generation::Generation;
 use ductile_domain::job::ClaimedJob;
-use ductile_domain::outcome::Outcome;
 use ductile_domain::plan::{self, Plan};
+use ductile_ledger::Finish;
 use ductile_otp::{Cx, Exit, Message, Reply, Server, StartInfo};
 use serde_json::{Value, json};
+use uuid::Uuid;
 
 /// State: how much was planned, for inspection.
 pub(crate) struct Router {
@@ -17,8 +20,8 @@ pub(crate) struct Router {
 }
 
 pub(crate) enum Msg {
-    /// What must follow this attempt under this generation?
-    Plan { generation: Arc<Generation>, job: Arc<ClaimedJob>, outcome: Arc<Outcome>, reply: Reply<Plan> },
+    /// What must follow this end under this generation?
+    Plan { generation: Arc<Generation>, job: Arc<ClaimedJob>, finish: Arc<Finish>, reply: Reply<Plan> },
 }
 
 impl Message for Msg {
@@ -39,9 +42,9 @@ impl Server for Router {
 
     async fn handle(&mut self, _: &Cx<Self>, msg: Msg) -> Result<(), Exit> {
         match msg {
-            Msg::Plan { generation, job, outcome, reply } => {
+            Msg::Plan { generation, job, finish, reply } => {
                 self.planned += 1;
-                reply.send(plan::plan(&generation, &job, &outcome, chrono::Utc::now(), &mut uuid::Uuid::now_v7));
+                reply.send(plan::plan(&generation, &job, &finish.outcome, Utc::now(), &mut Uuid::now_v7));
             }
         }
         Ok(())

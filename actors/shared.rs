@@ -8,7 +8,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use ductile_api::events::EventRing;
+use ductile_api::gateway::SyncPlaces;
 use ductile_api::server::Connections;
+use ductile_domain::config::Durability;
 use ductile_domain::generation::Generation;
 use ductile_domain::ids::{BootId, JobId};
 use ductile_domain::job::Fence;
@@ -21,6 +23,7 @@ use tokio::sync::watch;
 use crate::assembly::{self, Prints};
 use crate::boot::OnReload;
 use crate::environments::Environments;
+use crate::families::Families;
 use crate::generations::Generations;
 use crate::http::Listeners;
 use crate::notify::Notifier;
@@ -90,6 +93,9 @@ pub struct Shared {
     /// What was just committed and may be dispatched.
     pub(crate) feed: CommitFeed,
     pub(crate) waiters: Waiters,
+    pub(crate) families: Families,
+    /// Calls that wait for a pipeline.
+    pub(crate) sync_places: SyncPlaces,
     /// Attempts that died without a report, until the reaper has written it.
     pub(crate) crashes: Crashes,
     /// Attempts whose processes live.
@@ -138,6 +144,25 @@ impl Shared {
     pub(crate) async fn record_snapshot(&self, snapshot: Snapshot) -> Result<Recorded, WriteError> {
         let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner).clone();
         writer.ok_or(WriteError::Closed)?.record_snapshot(snapshot).await
+    }
+
+    /// Everything that is committed is on disk when this returns, unless the operator wants no syncs.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub(crate) async fn sync_ledger(&self) -> std::io::Result<()> {
+        if self.ledger_options.durability == Durability::Normal {
+            return Ok(());
+        }
+        let mut log = self.ledger_options.path.clone().into_os_string();
+        log.push("-wal");
+        let sync = move || match std::fs::File::open(log) {
+            Ok(log) => log.sync_data(),
+            // What was copied back and removed was synced before.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(error),
+        };
+        tokio::task::spawn_blocking(sync).await.unwrap_or_else(|error| Err(std::io::Error::other(error)))
     }
 }
 

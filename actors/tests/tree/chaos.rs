@@ -33,15 +33,19 @@ fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
 }
 
+/// Another one in each run, unless `CHAOS_SEED` is set.
+pub(crate) fn seed() -> u64 {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970");
+    number("CHAOS_SEED").unwrap_or(u64::from(now.subsec_nanos()))
+}
+
 /// SUP-01, SUP-02, SUP-04, SUP-06, SUP-07, SUP-08, SUP-10, QUE-17: whatever dies at whatever moment, every accepted job
 /// ends once, never beside itself, and leaves nothing behind.
 ///
 /// `CHAOS_SEED` repeats a run, `CHAOS_ROUNDS` makes it longer.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_accepted_job_is_lost_while_actors_die_at_random() {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970");
-    let first = number("CHAOS_SEED").unwrap_or(u64::from(now.subsec_nanos()));
-    for seed in (first..).take(usize::try_from(number("CHAOS_ROUNDS").unwrap_or(1)).expect("small")) {
+    for seed in (seed()..).take(usize::try_from(number("CHAOS_ROUNDS").unwrap_or(1)).expect("small")) {
         // Printed by the test runner when the test fails.
         eprintln!("CHAOS_SEED={seed}");
         storm(seed).await;
@@ -109,7 +113,12 @@ async fn keep_asking(handle: ductile_actors::Handle, door: usize) -> (Vec<(JobId
 }
 
 /// Kills, panics and stalls whatever there is; the root alone is spared, since with it the gateway ends.
-async fn break_things(handle: ductile_actors::Handle, seed: u64, over: Arc<AtomicBool>, faults: Arc<AtomicUsize>) {
+pub(crate) async fn break_things(
+    handle: ductile_actors::Handle,
+    seed: u64,
+    over: Arc<AtomicBool>,
+    faults: Arc<AtomicUsize>,
+) {
     let mut dice = Dice(seed);
     let tree = &handle.shared().tree;
     let ctl = tree.ctl();

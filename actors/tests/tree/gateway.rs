@@ -39,6 +39,20 @@ case $request in
 esac
 "#;
 
+/// A step of a pipeline: keeps its request, and does what that says under `do`. It emits `step.done` when that says nothing.
+const STEP: &str = r#"read -r request
+printf '%s' "$request" > "@DIR@/requests/$DUCTILE_JOB_ID"
+case $request in
+  *'"do":"fail"'*) printf '{"status":"error","error":"asked to","retry":false}' ;;
+  *'"do":"quiet"'*) printf '{"status":"ok","result":"said nothing"}' ;;
+  *'"do":"two"'*) printf '{"status":"ok","events":[{"type":"step.done","payload":{"n":1}},{"type":"step.done","payload":{"n":2}}]}' ;;
+  *'"do":"again"'*) printf '{"status":"ok","events":[{"type":"once.more","payload":{"do":"again"}}]}' ;;
+  *'"do":"gate"'*) read -r go < "@DIR@/gate"; printf '{"status":"ok","events":[{"type":"step.done","payload":{"n":7.10}}]}' ;;
+  *'"do":"slow"'*) printf '{"status":"ok","events":[{"type":"step.done","payload":{"n":7.10}}]}'; exec sleep 0.02 ;;
+  *) printf '{"status":"ok","result":"done","events":[{"type":"step.done","payload":{"n":7.10}}]}' ;;
+esac
+"#;
+
 /// A gateway that runs in this process.
 pub(crate) struct Gateway {
     dir: tempfile::TempDir,
@@ -61,12 +75,26 @@ impl Gateway {
 
     /// `api` holds lines under `api:`, indented by two.
     pub(crate) async fn start_with(max_workers: u32, parallelism: u32, api: &str, numbers: Numbers) -> Self {
+        Self::start_configured(max_workers, parallelism, api, "", numbers).await
+    }
+
+    /// `more` holds lines at the end of the configuration: entries under `plugins:`, indented by two, and sections.
+    pub(crate) async fn start_configured(
+        max_workers: u32,
+        parallelism: u32,
+        api: &str,
+        more: &str,
+        numbers: Numbers,
+    ) -> Self {
         let dir = tempfile::Builder::new().prefix("ductile-tree-").tempdir().expect("a temporary directory");
-        fs::create_dir(dir.path().join("pids")).expect("a directory");
+        for name in ["pids", "requests"] {
+            fs::create_dir(dir.path().join(name)).expect("a directory");
+        }
         nix::unistd::mkfifo(&dir.path().join("gate"), nix::sys::stat::Mode::S_IRWXU).expect("a pipe");
         for name in ["work", "other"] {
-            plugin(dir.path(), name);
+            plugin(dir.path(), name, WORK);
         }
+        plugin(dir.path(), "step", STEP);
         let api = if api.is_empty() { "  enabled: false\n" } else { api };
         let mut config = format!(
             "plugin_roots:\n  - {}\nservice:\n  tick_interval: 1s\n  max_workers: {max_workers}\n  drain_timeout: 1s\napi:\n{api}state:\n  \
@@ -78,6 +106,7 @@ impl Gateway {
                 "  {name}:\n    enabled: true\n    parallelism: {parallelism}\n    retry:\n      max_attempts: 3\n      backoff_base: 20ms\n"
             ));
         }
+        config.push_str(more);
         let path = dir.path().join("config.yaml");
         fs::write(&path, config).expect("the configuration");
         let loaded = ductile_config::load(&path, &|name| std::env::var(name).ok())
@@ -279,15 +308,15 @@ pub(crate) async fn submit(
     }
 }
 
-fn plugin(dir: &Path, name: &str) {
+fn plugin(dir: &Path, name: &str, script: &str) {
     let home = dir.join("plugins").join(name);
     fs::create_dir_all(&home).expect("the plugin's directory");
     let manifest = format!(
         "manifest_spec: ductile.plugin\nmanifest_version: 1\nname: {name}\nversion: 1.0.0\nprotocol: 2\nentrypoint: run.sh\n\
-         commands:\n  - {{name: poll, type: read}}\n"
+         concurrency_safe: true\ncommands:\n  - {{name: poll, type: read}}\n  - {{name: handle, type: write}}\n"
     );
     fs::write(home.join("manifest.yaml"), manifest).expect("the manifest");
-    let script = WORK.replace("@DIR@", &dir.display().to_string());
+    let script = script.replace("@DIR@", &dir.display().to_string());
     fs::write(home.join("run.sh"), format!("#!/bin/sh\n{script}")).expect("the script");
     fs::set_permissions(home.join("run.sh"), fs::Permissions::from_mode(0o755)).expect("an executable");
 }

@@ -5,5 +5,7 @@ mod chaos;
 mod gateway;
 mod giving_up;
 mod orders;
+mod pipelines;
+mod pipelines_chaos;
 mod reloads;
 mod restarts;
