@@ -36,6 +36,10 @@ doc:
 bench *ARGS:
     cargo build --release && cargo run --release -p ductile-bench -- {{ARGS}}
 
+# Feed mutated inputs to one reader: condition, template, baggage; stops at the first finding and writes it out.
+fuzz TARGET="condition" *ARGS:
+    cargo run -p ductile-fuzz -- {{TARGET}} {{ARGS}}
+
 # Everything that a change has to pass.
 ci:
     .ci/run

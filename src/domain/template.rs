@@ -163,6 +163,23 @@ fn spelled(text: &str) -> String {
     quoted.strip_prefix('"').and_then(|text| text.strip_suffix('"')).unwrap_or_default().to_owned()
 }
 
+/// An entry of `with` that has no value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WithError {
+    /// Its key.
+    pub key: String,
+    /// Why it has none.
+    pub error: RenderError,
+}
+
+impl fmt::Display for WithError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "with {:?}: {}", self.key, self.error)
+    }
+}
+
+impl std::error::Error for WithError {}
+
 /// The `with` of a step.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct With {
@@ -219,15 +236,16 @@ impl With {
         self.entries.iter().map(|(key, _)| &**key)
     }
 
-    /// All values from one snapshot: they don't see each other.
+    /// All values by their keys, from one snapshot: they don't see each other.
     ///
     /// # Errors
-    /// The first entry that has no value: its key, and why.
-    pub fn render(&self, scope: &Scope<'_>) -> Result<Vec<(&str, Box<RawValue>)>, (&str, RenderError)> {
+    /// The first entry that has no value.
+    pub fn render(&self, scope: &Scope<'_>) -> Result<Vec<(&str, Box<RawValue>)>, WithError> {
         let mut left = MAX_RENDERED;
         let mut values = Vec::with_capacity(self.entries.len());
         for (key, shape) in &self.entries {
-            let value = shape.render(scope, &mut left).map_err(|error| (&**key, error))?;
+            let fail = |error| WithError { key: key.to_string(), error };
+            let value = shape.render(scope, &mut left).map_err(fail)?;
             values.push((&**key, value));
         }
         Ok(values)
