@@ -23,15 +23,19 @@ mod definition;
 mod duration;
 mod expand;
 mod findings;
+mod graph;
 pub mod hooks;
 pub(crate) mod hop;
 mod known;
 pub mod prepare;
+mod preview;
 pub mod start;
 
 pub use control::Control;
+pub use graph::routes_view;
 pub use hooks::Ended;
 pub use prepare::{Prepared, prepare};
+pub use preview::dry_run;
 pub use start::{Origin, Start, StartFault};
 
 /// All pipelines and routes of one generation. The default has none.
