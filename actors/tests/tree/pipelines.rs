@@ -385,7 +385,7 @@ pipelines:
     let job = call(&gateway, "loud", "{}", false).await;
     wait(&gateway, job).await;
     assert_eq!(steps(&gateway).await, ["loud succeeded"]);
-    let job = call(&gateway, "loud", r#"{"do": "two"}"#, true).await;
+    let job = call(&gateway, "loud", r#"{"do":"two"}"#, true).await;
     wait(&gateway, job).await;
     let mut all = steps(&gateway).await.split_off(2);
     all.sort();
@@ -584,7 +584,7 @@ pipelines:
         caller.await.expect("no panic");
     }
     let begun = tokio::time::Instant::now();
-    let job = start(&gateway, "five", r#"{"do": "gate"}"#).await;
+    let job = start(&gateway, "five", r#"{"do":"gate"}"#).await;
     assert!(!gateway.handle().wait_for_family(job, Duration::from_millis(50)).await, "it waits at the gate");
     assert!(begun.elapsed() >= Duration::from_millis(50));
     gateway.open_gate().await;
