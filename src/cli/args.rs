@@ -3,6 +3,7 @@
 mod api;
 mod config;
 mod job;
+mod pipeline;
 mod plugin;
 mod system;
 
@@ -14,6 +15,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 pub(crate) use api::Api;
 pub(crate) use config::{Config, ConfigCheck, ConfigGet, ConfigInit, ConfigShow};
 pub(crate) use job::{FlatLogs, Job, JobCancel, JobInspect, JobList, JobLogs, JobReplay, JobTree, JobWait, LogFilter};
+pub(crate) use pipeline::{Diagram, Input, Pipeline, PipelineRun, PipelineShow, PipelineVisualize};
 pub(crate) use plugin::{Plugin, PluginCheck, PluginFacts, PluginRun, PluginShow, PluginStopwatch, PluginTest};
 pub(crate) use system::{System, SystemDemo, SystemDoctor, SystemReload, SystemRestart, SystemStop, SystemTree};
 
@@ -112,6 +114,9 @@ pub(crate) enum Command {
     /// Plugins: list, show, run, check, test, facts, stopwatch
     #[command(subcommand, arg_required_else_help = true, disable_help_subcommand = true)]
     Plugin(Plugin),
+    /// Pipelines: list, show, visualize, dry-run, run
+    #[command(subcommand, arg_required_else_help = true, disable_help_subcommand = true)]
+    Pipeline(Pipeline),
     /// Configuration: init, check, show, get
     #[command(subcommand, arg_required_else_help = true, disable_help_subcommand = true)]
     Config(Config),

@@ -121,6 +121,14 @@ impl Client {
         self.ask(Method::POST, path, body, ANSWER).await
     }
 
+    /// `POST` of something that takes up to `wait` until it is answered.
+    ///
+    /// # Errors
+    /// As [`Self::get`].
+    pub(crate) async fn post_waiting(&self, path: &str, body: &Value, wait: Duration) -> Result<Value, Error> {
+        self.ask(Method::POST, path, Some(body), ANSWER + wait).await
+    }
+
     /// Opens the stream of live events; `last_id` is the id of the last one that was seen.
     ///
     /// # Errors

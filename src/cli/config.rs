@@ -3,11 +3,11 @@
 mod init;
 
 use ductile_config::{Loaded, Provenance};
-use ductile_domain::catalog::Catalog;
 use ductile_domain::problem::Problem;
 use serde_json::{Value, json};
 
 use crate::args::{Config, ConfigCheck, ConfigGet, ConfigShow, Global};
+use crate::compiled::Compiled;
 use crate::error::Error;
 use crate::exit_code;
 use crate::report::Report;
@@ -36,10 +36,8 @@ pub(crate) fn problems(loaded: Result<Loaded, Vec<Problem>>) -> (Vec<Problem>, b
     match loaded {
         Err(problems) => (problems, false),
         Ok(loaded) => {
-            let discovery = ductile_plugin::discover::discover_for(&loaded.config);
-            let (_, found) = Catalog::build(&loaded.config, &discovery.plugins);
-            let problems = loaded.warnings.into_iter().chain(discovery.problems).chain(found).collect();
-            (problems, loaded.config.service.strict_mode)
+            let strict = loaded.config.service.strict_mode;
+            (Compiled::of(loaded).problems().cloned().collect(), strict)
         }
     }
 }
@@ -103,40 +101,54 @@ fn get(args: &ConfigGet, loaded: Loaded, report: &mut Report) -> Result<(), Erro
     Ok(())
 }
 
-/// C-96: `plugin:NAME`, `plugin:NAME.KEY` and `plugin:*` as dotted paths; anything else is one already.
+/// C-96: `plugin:NAME`, `plugin:NAME.KEY`, `plugin:*` and the same of `pipeline:` as dotted paths; anything else is one
+/// already.
 fn path_of(entity: &str) -> Result<String, Error> {
+    let kinds = [("plugin", "plugins"), ("pipeline", "pipelines")];
     match entity.split_once(':') {
-        Some(("plugin", "*")) => Ok("plugins".to_owned()),
-        Some(("plugin", name)) => Ok(format!("plugins.{name}")),
-        Some((kind, _)) => {
-            Err(Error::Usage(format!("no entities of type {kind:?}: use plugin:NAME, plugin:* or a path")))
-        }
+        Some((kind, name)) => match kinds.iter().find(|(word, _)| *word == kind) {
+            Some((_, key)) if name == "*" => Ok((*key).to_owned()),
+            Some((_, key)) => Ok(format!("{key}.{name}")),
+            None => Err(Error::Usage(format!(
+                "no entities of type {kind:?}: use plugin:NAME, pipeline:NAME, `*` for all of a kind, or a path"
+            ))),
+        },
         None => Ok(entity.to_owned()),
     }
 }
 
-/// The value at a dotted path; names may contain dots, so the longest that fits is taken first.
+/// The value at a dotted path; names may contain dots, so the longest that fits is taken first. An entry of a list is
+/// found by its `name` or its place.
 fn find<'a>(value: &'a Value, path: &str) -> Option<&'a Value> {
     if path.is_empty() {
         return Some(value);
     }
-    let fields = value.as_object()?;
-    if let Some(found) = fields.get(path) {
+    if let Some(found) = entry(value, path) {
         return Some(found);
     }
-    path.match_indices('.').rev().find_map(|(at, _)| find(fields.get(&path[..at])?, &path[at + 1..]))
+    path.match_indices('.').rev().find_map(|(at, _)| find(entry(value, &path[..at])?, &path[at + 1..]))
+}
+
+fn entry<'a>(value: &'a Value, key: &str) -> Option<&'a Value> {
+    match value {
+        Value::Object(fields) => fields.get(key),
+        Value::Array(items) => {
+            items.iter().find(|item| item["name"] == key).or_else(|| items.get(key.parse::<usize>().ok()?))
+        }
+        _ => None,
+    }
 }
 
 fn missing(document: &Value, path: &str) -> Error {
     let (parent, name) = path.rsplit_once('.').unwrap_or(("", path));
-    let names: Vec<&str> = find(document, parent)
-        .and_then(Value::as_object)
-        .into_iter()
-        .flatten()
-        .map(|(name, _)| name.as_str())
-        .collect();
+    let names: Vec<&str> = match find(document, parent) {
+        Some(Value::Object(fields)) => fields.keys().map(String::as_str).collect(),
+        Some(Value::Array(items)) => items.iter().filter_map(|item| item["name"].as_str()).collect(),
+        _ => Vec::new(),
+    };
     let hint = match ductile_domain::problem::did_you_mean(name, names.iter().copied()) {
         Some(near) => format!("did you mean {near}?"),
+        None if names.is_empty() => format!("{} has no entries", if parent.is_empty() { "it" } else { parent }),
         None => format!("there is: {}", names.join(", ")),
     };
     Error::Failed(format!("the configuration has no {path}; {hint}"))
@@ -177,5 +189,20 @@ mod tests {
         assert_eq!(path_of("webhook:x").expect_err("no such kind").exit_code(), 2);
         let error = missing(&document, "plugins.ecko");
         assert_eq!(error.to_string(), "the configuration has no plugins.ecko; did you mean echo?");
+    }
+
+    /// CLI-20: the entries of a list are found by their names.
+    #[test]
+    fn pipelines_are_found_by_name() {
+        let document =
+            json!({"pipelines": [{"name": "a.b", "on": "x"}, {"name": "nightly", "steps": [{"uses": "echo"}]}]});
+        let at = |entity: &str| find(&document, &path_of(entity).expect("an entity")).cloned();
+        assert_eq!(at("pipeline:a.b.on"), Some(json!("x")));
+        assert_eq!(at("pipeline:nightly.steps.0.uses"), Some(json!("echo")));
+        assert_eq!(at("pipeline:*"), Some(document["pipelines"].clone()));
+        let error = missing(&document, "pipelines.nightli");
+        assert_eq!(error.to_string(), "the configuration has no pipelines.nightli; did you mean nightly?");
+        let error = missing(&json!({"pipelines": []}), "pipelines.x");
+        assert_eq!(error.to_string(), "the configuration has no pipelines.x; pipelines has no entries");
     }
 }

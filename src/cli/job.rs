@@ -1,6 +1,7 @@
 //! `ductile job ...`: what is owed, what was done, and how it went.
 
 mod inspect;
+mod lineage;
 mod replay;
 mod tree;
 
@@ -18,6 +19,7 @@ use crate::records::Records;
 use crate::report::{Report, Style};
 use crate::table::Table;
 use crate::tree_view::span;
+pub(crate) use tree::draw;
 
 /// One question to the gateway lasts so long, so that retries are told as they happen.
 const STEP: Duration = Duration::from_secs(2);
@@ -197,7 +199,8 @@ pub(crate) async fn wait(
     }
 }
 
-fn is_over(job: &Value) -> bool {
+/// True for a job that will cause nothing more.
+pub(crate) fn is_over(job: &Value) -> bool {
     matches!(job["status"].as_str(), Some("succeeded" | "skipped" | "failed" | "dead"))
 }
 
@@ -286,7 +289,7 @@ fn detail(job: &Value) -> String {
 }
 
 /// `2026-01-01T00:00:00.123Z` as `2026-01-01 00:00:00`, for tables.
-fn to_second(at: &str) -> String {
+pub(crate) fn to_second(at: &str) -> String {
     at.get(..19).map_or_else(|| at.to_owned(), |at| at.replace('T', " "))
 }
 

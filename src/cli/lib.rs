@@ -4,6 +4,7 @@
 mod api;
 mod args;
 mod client;
+mod compiled;
 mod config;
 mod demo;
 mod embedded;
@@ -13,6 +14,7 @@ mod instance;
 mod job;
 mod logging;
 mod offline;
+mod pipeline;
 mod plugin;
 mod records;
 mod report;
@@ -76,6 +78,7 @@ fn dispatch(command: Command, global: &Global, build: Build, report: &mut Report
         Command::Plugin(action) => block_on(plugin::run(action, global, report))?,
         Command::Plugins => block_on(plugin::run(Plugin::List, global, report))?,
         Command::Run(args) => block_on(plugin::run(Plugin::Run(args), global, report))?,
+        Command::Pipeline(action) => block_on(pipeline::run(action, global, report))?,
         Command::Init(args) => config::run(crate::args::Config::Init(args), global, report)?,
         Command::Config(action) => config::run(action, global, report)?,
         Command::Api(args) => block_on(api::run(&args, global, report))?,

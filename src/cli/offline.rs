@@ -1,5 +1,7 @@
 //! The database's file, read without a gateway, in the shapes that the API answers.
 
+mod way;
+
 use std::time::Duration;
 
 use ductile_domain::ids::JobId;
@@ -97,6 +99,7 @@ impl Offline {
         if let Some(timing) = self.readers.family_timing(id).await.map_err(Error::ledger)? {
             job["timing"] = to_value(&timing)?;
         }
+        way::add(&self.readers, id, &mut job).await?;
         Ok(job)
     }
 
@@ -119,9 +122,10 @@ impl Offline {
         let jobs = family.jobs.into_iter().map(|row| {
             json!({
                 "job_id": row.job_id, "parent_job_id": row.parent_job_id, "plugin": row.plugin,
-                "command": row.command, "status": row.status, "attempt": row.attempt, "created_at": row.created_at,
-                "started_at": row.started_at, "completed_at": row.completed_at, "last_error": row.last_error,
-                "result": row.result.as_deref().map(output),
+                "command": row.command, "status": row.status, "attempt": row.attempt,
+                "submitted_by": row.submitted_by, "pipeline": row.pipeline, "step_id": row.step_id,
+                "created_at": row.created_at, "started_at": row.started_at, "completed_at": row.completed_at,
+                "last_error": row.last_error, "result": row.result.as_deref().map(output),
             })
         });
         Ok(jobs.map(with_known_fields).collect())

@@ -111,7 +111,8 @@ async fn run_one(args: &PluginRun, client: &Client, report: &mut Report) -> Resu
         .unwrap_or_default();
     let payload = with_fields(payload, &args.fields, &schema)?;
     let body = payload.map_or_else(|| json!({}), |payload| json!({ "payload": payload }));
-    let path = format!("/plugin/{}/{}", encode(&args.plugin), encode(&command));
+    let unrouted = if args.no_route { "?route=false" } else { "" };
+    let path = format!("/plugin/{}/{}{unrouted}", encode(&args.plugin), encode(&command));
     if args.dry.dry_run {
         report.line(format!("would ask {} for POST {path} with {body}", client.target()));
         if report.is_json() {
@@ -186,7 +187,10 @@ pub(crate) fn read_argument(argument: &str, what: &str) -> Result<String, Error>
 }
 
 /// Lays the `-f` fields over the payload; `None` when there is neither.
-fn with_fields(
+///
+/// # Errors
+/// A field is none, or no value of the type that `schema` wants.
+pub(crate) fn with_fields(
     payload: Option<Map<String, Value>>,
     fields: &[String],
     schema: &Value,

@@ -94,6 +94,12 @@ impl Report {
         self.json
     }
 
+    /// True when the caller wants to know how it came to that.
+    #[must_use]
+    pub(crate) fn is_verbose(&self) -> bool {
+        self.verbose
+    }
+
     /// True when stdout is a terminal that takes colours.
     #[must_use]
     pub(crate) fn has_colour(&self) -> bool {
@@ -143,6 +149,14 @@ impl Report {
     pub(crate) fn styled(&mut self, text: &str, style: Style) {
         let text = paint(text, style, self.colour);
         self.line(text);
+    }
+
+    /// A line of a drawn tree: the branches dim, the rest styled; cut to the terminal.
+    pub(crate) fn tree_line(&mut self, lead: &str, text: &str, style: Style) {
+        let room = self.width.map(|width| width.saturating_sub(lead.chars().count()));
+        let text = room.map_or_else(|| text.to_owned(), |room| cut(text, room));
+        let line = format!("{}{}", paint(lead, Style::Dim, self.colour), paint(&text, style, self.colour));
+        self.line(line);
     }
 
     /// `name  value`, aligned.

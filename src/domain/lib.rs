@@ -22,6 +22,7 @@ pub mod raw;
 pub mod retry;
 pub mod same;
 pub mod scope;
+pub mod secrets;
 pub mod template;
 pub mod time;
 pub mod tree;

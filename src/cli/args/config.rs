@@ -7,14 +7,14 @@ use super::DryRun;
 /// `ductile config ...`
 #[derive(Debug, Subcommand)]
 pub(crate) enum Config {
-    /// Check files, plugins and policy; exit 78 on errors
+    /// Check files, plugins, pipelines and policy; exit 78 on errors
     #[command(
         after_help = "Examples:\n  ductile config check\n  ductile config check --config ./config --strict --json"
     )]
     Check(ConfigCheck),
     /// The configuration after includes, merges and defaults; secrets are replaced
     #[command(
-        after_help = "Examples:\n  ductile config show\n  ductile config show plugin:echo\n  ductile config show 'plugin:*' --json"
+        after_help = "Examples:\n  ductile config show\n  ductile config show plugin:echo\n  ductile config show 'plugin:*' --json\n  ductile config show pipeline:nightly"
     )]
     Show(ConfigShow),
     /// One value, bare: `plugins.echo.enabled` or `plugin:echo.enabled`
@@ -40,14 +40,14 @@ pub(crate) struct ConfigCheck {
 /// `ductile config show`
 #[derive(Debug, Args)]
 pub(crate) struct ConfigShow {
-    /// `plugin:NAME`, `plugin:*`, or a path such as `service.max_workers`
+    /// `plugin:NAME`, `pipeline:NAME`, `*` for all of a kind, or a path such as `service.max_workers`
     pub entity: Option<String>,
 }
 
 /// `ductile config get`
 #[derive(Debug, Args)]
 pub(crate) struct ConfigGet {
-    /// A path such as `plugins.echo.enabled`, or `plugin:NAME.KEY`
+    /// A path such as `plugins.echo.enabled`, or `plugin:NAME.KEY`, `pipeline:NAME.KEY`
     pub path: String,
 }
 

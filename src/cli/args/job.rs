@@ -14,8 +14,10 @@ pub(crate) enum Job {
         after_help = "Examples:\n  ductile job list\n  ductile job list --all --plugin echo\n  ductile job list --status dead --limit 10"
     )]
     List(JobList),
-    /// One job: its row, attempts, transitions and log
-    #[command(after_help = "Example:\n  ductile job inspect 01890f3e-7c5a-7000-8000-000000000000 --json")]
+    /// One job: its row, attempts, transitions and log, and the way that led to it
+    #[command(
+        after_help = "Examples:\n  ductile job inspect 01890f3e-7c5a-7000-8000-000000000000 --json\n  ductile job inspect 01890f3e-7c5a-7000-8000-000000000000 -v     with what each hop added to the baggage"
+    )]
     Inspect(JobInspect),
     /// Ended attempts, newest first
     #[command(
@@ -29,7 +31,7 @@ pub(crate) enum Job {
     Cancel(JobCancel),
     /// Run a job again: a new job with the recorded payload, or with another
     #[command(
-        after_help = "Examples:\n  ductile job replay 01890f3e-7c5a-7000-8000-000000000000\n  ductile job replay 01890f3e-7c5a-7000-8000-000000000000 --payload '{\"message\":\"hi\"}' --wait\n\nThe old job stays as it is; the new one has its own id and its own idempotency key."
+        after_help = "Examples:\n  ductile job replay 01890f3e-7c5a-7000-8000-000000000000\n  ductile job replay 01890f3e-7c5a-7000-8000-000000000000 --payload '{\"message\":\"hi\"}' --wait\n  ductile job replay 01890f3e-7c5a-7000-8000-000000000000 --from-step deliver\n\nThe old job stays as it is; the new one has its own id and its own idempotency key. With --from-step it is the job of\nthat step that is run again, of the pipeline that the named job belongs to; what follows the step follows again."
     )]
     Replay(JobReplay),
     /// A job and everything that followed from it
@@ -139,6 +141,9 @@ pub(crate) struct JobReplay {
     /// Id of the job to run again
     #[arg(value_name = "JOB")]
     pub job: String,
+    /// Run that step of its pipeline again instead, as `STEP` or `PIPELINE/STEP`
+    #[arg(long, value_name = "STEP")]
+    pub from_step: Option<String>,
     /// Another payload object than the recorded one: JSON, @FILE, or - for stdin
     #[arg(long, short, value_name = "JSON|@FILE|-")]
     pub payload: Option<String>,

@@ -60,6 +60,9 @@ pub(crate) struct PluginRun {
     /// How long to wait, such as 30s or 2m; without it as long as it takes
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     pub timeout: Option<Duration>,
+    /// What it emits starts no pipeline and follows no route
+    #[arg(long)]
+    pub no_route: bool,
     /// Enqueue and print the job id, without waiting
     #[arg(long, conflicts_with = "timeout")]
     pub no_wait: bool,

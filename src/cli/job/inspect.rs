@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::{attempt_of, indented, job_id, pretty, text, took};
+use super::{attempt_of, indented, job_id, lineage, pretty, text, took};
 use crate::args::{Global, JobInspect};
 use crate::error::Error;
 use crate::plugin::millis;
@@ -26,6 +26,7 @@ pub(super) async fn run(args: &JobInspect, global: &Global, report: &mut Report)
         return Ok(());
     }
     show(&job, report);
+    lineage::show(&job, report);
     attempts(&job, report);
     transitions(&job, report);
     children(&job, report);

@@ -22,21 +22,51 @@ pub(super) async fn run(args: &JobTree, global: &Global, report: &mut Report) ->
         report.document(&jobs);
         return Ok(());
     }
-    let jobs = jobs.as_array().map(Vec::as_slice).unwrap_or_default();
-    let mut table = Table::new(&["JOB", "PLUGIN", "COMMAND", "STATUS", "TOOK", "ERROR"]);
+    draw(jobs.as_array().map(Vec::as_slice).unwrap_or_default(), report);
+    Ok(())
+}
+
+/// A line for each job below the one that caused it.
+pub(crate) fn draw(jobs: &[Value], report: &mut Report) {
+    let mut table = Table::new(&["JOB", "STEP", "PLUGIN", "COMMAND", "STATUS", "TOOK", "ERROR"]);
     for (lead, job) in drawn(jobs) {
         let status = text(job, "status");
+        let (plugin, command) = work(job);
         table.row([
             (format!("{lead}{}", text(job, "job_id")), Style::Plain),
-            (text(job, "plugin"), Style::Plain),
-            (text(job, "command"), Style::Plain),
+            (step(job), Style::Bold),
+            (plugin, Style::Plain),
+            (command, Style::Plain),
             (status.clone(), Style::of_state(&status)),
             (took(job).unwrap_or_default(), Style::Plain),
             (text(job, "last_error"), Style::Plain),
         ]);
     }
     report.table(&table);
-    Ok(())
+}
+
+/// `pipeline/step`; empty outside pipelines.
+pub(super) fn step(job: &Value) -> String {
+    match (text(job, "pipeline"), text(job, "step_id")) {
+        (pipeline, step) if pipeline.is_empty() || step.is_empty() => format!("{pipeline}{step}"),
+        (pipeline, step) => format!("{pipeline}/{step}"),
+    }
+}
+
+/// Plugin and command; for the gateway's own nodes what they are and what they decided.
+pub(super) fn work(job: &Value) -> (String, String) {
+    let events = || job["result"]["events"].as_array().into_iter().flatten();
+    let said = |kind: &str| job["decision"] == kind || events().any(|event| event["type"] == kind);
+    match job["plugin"].as_str() {
+        Some("core.switch") if said("ductile.switch.true") => ("<if>".into(), "true".into()),
+        Some("core.switch") if said("ductile.switch.false") => ("<if>".into(), "false".into()),
+        Some("core.switch") => ("<if>".into(), String::new()),
+        Some("core.join") => {
+            let joined = events().find_map(|event| event["payload"]["branches"].as_array().map(Vec::len));
+            ("<join>".into(), joined.map(|n| format!("of {n}")).unwrap_or_default())
+        }
+        _ => (text(job, "plugin"), text(job, "command")),
+    }
 }
 
 /// Each job with the branches that lead to it, parents before their children.
@@ -86,5 +116,19 @@ mod tests {
             drawn(&jobs).into_iter().map(|(lead, job)| format!("{lead}{}", text(job, "job_id"))).collect();
         assert_eq!(lines, ["a", "├─ b", "│  ├─ d", "│  └─ e", "└─ c"]);
         assert!(drawn(&[]).is_empty());
+    }
+
+    /// DIS-21: the gateway's own nodes say what they decided.
+    #[test]
+    fn decisions_and_joins_are_no_plugins_in_the_tree() {
+        let decided = |word: &str| json!({"plugin": "core.switch", "result": {"events": [{"type": word}]}});
+        assert_eq!(work(&decided("ductile.switch.true")), ("<if>".into(), "true".into()));
+        assert_eq!(work(&decided("ductile.switch.false")), ("<if>".into(), "false".into()));
+        assert_eq!(work(&json!({"plugin": "core.switch"})), ("<if>".into(), String::new()));
+        let join = json!({"plugin": "core.join", "result": {"events": [{"type": "ductile.join", "payload": {"branches": [1, 2]}}]}});
+        assert_eq!(work(&join), ("<join>".into(), "of 2".into()));
+        assert_eq!(work(&json!({"plugin": "echo", "command": "poll"})), ("echo".into(), "poll".into()));
+        assert_eq!(step(&json!({"pipeline": "p", "step_id": "s"})), "p/s");
+        assert_eq!(step(&json!({})), "");
     }
 }

@@ -65,6 +65,55 @@ fn command_lines_end_with_their_documented_codes() {
     }
 }
 
+/// A configuration with one plugin, `say`, and these pipelines.
+fn wired(pipelines: &str) -> tempfile::TempDir {
+    let dir = configured(&format!("plugin_roots: [plugins]\nplugins:\n  say: {{}}\npipelines:\n{pipelines}"));
+    let plugin = dir.path().join("plugins/say");
+    std::fs::create_dir(&plugin).expect("the plugin's directory");
+    let manifest = "manifest_spec: ductile.plugin\nmanifest_version: 1\nname: say\nversion: 1.0.0\nprotocol: 2\n\
+                    entrypoint: run.sh\ncommands:\n  - {name: poll, type: read}\n  - {name: handle, type: write}\n";
+    std::fs::write(plugin.join("manifest.yaml"), manifest).expect("the manifest");
+    std::fs::write(plugin.join("run.sh"), "#!/bin/sh\n").expect("the script");
+    let executable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(plugin.join("run.sh"), executable).expect("executable");
+    dir
+}
+
+/// CLI-05, CLI-34, CLI-35: pipelines are shown, drawn and tried without a gateway; a wrong one is a wrong configuration.
+#[test]
+fn pipelines_are_looked_at_without_a_gateway() {
+    let good = wired("  - name: greet\n    on: somebody.came\n    steps:\n      - uses: say.poll\n      - uses: say\n");
+    let bad = wired("  - name: greet\n    on: somebody.came\n    steps:\n      - uses: sya\n");
+    for (dir, line, code) in [
+        (&good, "config check", 0),
+        (&good, "config show pipeline:greet", 0),
+        (&good, "config show pipeline:great", 1),
+        (&good, "pipeline list --json", 0),
+        (&good, "pipeline show greet -v", 0),
+        (&good, "pipeline show great", 1),
+        (&good, "pipeline visualize greet", 0),
+        (&good, "pipeline visualize greet --format dot --json", 0),
+        (&good, "pipeline visualize great", 1),
+        (&good, "pipeline dry-run greet --payload {}", 0),
+        (&good, "pipeline dry-run greet -f a=b --json", 0),
+        (&good, "pipeline dry-run greet --payload []", 2),
+        (&good, "pipeline dry-run great", 1),
+        (&good, "pipeline run greet --dry-run", 0),
+        (&good, "pipeline run greet", 69),
+        (&good, "pipeline list --api-url http://127.0.0.1:1", 69),
+        (&bad, "config check", 78),
+        (&bad, "pipeline list", 0),
+        (&bad, "pipeline show greet", 78),
+        (&bad, "pipeline visualize greet", 78),
+        (&bad, "pipeline dry-run greet", 78),
+        (&bad, "system doctor", 1),
+        (&bad, "system start", 78),
+    ] {
+        assert_eq!(run(dir.path(), line), code, "{line}");
+    }
+    assert!(!good.path().join("ductile.db").exists(), "nothing was enqueued, for there is nothing to hold it");
+}
+
 /// CLI-04: what only says what it would do needs nobody, and changes nothing.
 #[test]
 fn a_dry_run_changes_nothing() {

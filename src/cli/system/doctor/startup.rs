@@ -3,14 +3,12 @@
 use std::net::TcpListener;
 use std::path::Path;
 
-use ductile_config::Loaded;
-use ductile_domain::catalog::Catalog;
-use ductile_domain::config::Config;
 use ductile_domain::problem::Problem;
 use ductile_ledger::Examiner;
 
 use super::Finding;
 use crate::args::Global;
+use crate::compiled::Compiled;
 use crate::error::Error;
 use crate::instance::Lock;
 use crate::plugin::interpreter;
@@ -33,12 +31,14 @@ pub(super) async fn look(global: &Global) -> Looked {
         Ok(loaded) => loaded,
         Err(problems) => return Looked { findings: vec![of_problems("config", &problems, &path)], config_hash: None },
     };
-    let Loaded { config, warnings, .. } = loaded;
-    let mut findings = vec![match warnings.len() {
+    let compiled = Compiled::of(loaded);
+    let mut findings = vec![match compiled.of_files.len() {
         0 => Finding::ok("config", path.display().to_string()),
-        _ => of_problems("config", &warnings, &path),
+        _ => of_problems("config", &compiled.of_files, &path),
     }];
-    findings.push(plugins(&config, &path));
+    findings.push(plugins(&compiled, &path));
+    findings.push(pipelines(&compiled, &path));
+    let config = compiled.generation.config;
     let lock = Lock::look(&config.state.path.with_file_name("ductile.lock"));
     let is_held = matches!(lock, Lock::Held(_));
     findings.push(match super::super::selfcheck::held_by(lock) {
@@ -71,16 +71,26 @@ fn of_problems(id: &'static str, problems: &[Problem], config: &Path) -> Finding
 }
 
 /// Roots, manifests, entries and what would execute the entrypoints of those that are enabled.
-fn plugins(config: &Config, path: &Path) -> Finding {
-    let discovery = ductile_plugin::discover::discover_for(config);
-    let (catalog, more) = Catalog::build(config, &discovery.plugins);
+fn plugins(compiled: &Compiled, path: &Path) -> Finding {
     let search = std::env::var_os("PATH").unwrap_or_default();
-    let runnable: Vec<_> = catalog.iter().filter(|p| p.is_runnable).collect();
+    let runnable: Vec<_> = compiled.generation.catalog.iter().filter(|p| p.is_runnable).collect();
     let broken = runnable.iter().filter_map(|plugin| interpreter(&plugin.entrypoint, &search));
-    let problems: Vec<Problem> = discovery.problems.into_iter().chain(more).chain(broken).collect();
+    let problems: Vec<Problem> = compiled.of_plugins.iter().cloned().chain(broken).collect();
     match problems.len() {
         0 => Finding::ok("plugins", format!("{} can be run", runnable.len())),
         _ => of_problems("plugins", &problems, path),
+    }
+}
+
+/// What an event would meet.
+fn pipelines(compiled: &Compiled, path: &Path) -> Finding {
+    let pipelines = &compiled.generation.pipelines;
+    match compiled.of_pipelines.len() {
+        0 => Finding::ok(
+            "pipelines",
+            format!("{} pipeline(s), {} route(s)", pipelines.iter().count(), pipelines.routes().len()),
+        ),
+        _ => of_problems("pipelines", &compiled.of_pipelines, path),
     }
 }
 

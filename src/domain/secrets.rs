@@ -1,0 +1,100 @@
+//! What may not be shown of compiled pipelines and routes: texts that the sanitized configuration replaces.
+
+use std::fmt;
+
+use serde_json::Value;
+
+use crate::config::Config;
+
+/// What stands in the place of a secret, here as in the sanitized document.
+const REDACTED: &str = "[REDACTED]";
+
+/// A shorter text is replaced where it stands alone only: as a part of others it would garble ordinary words.
+const SHORTEST_PART: usize = 8;
+
+/// The texts of pipelines and routes that came from the environment or stand under a suspicious key. Its `Debug` only
+/// counts them.
+#[derive(Default)]
+pub struct Secrets {
+    texts: Vec<String>,
+}
+
+impl fmt::Debug for Secrets {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Secrets").field("texts", &self.texts.len()).finish()
+    }
+}
+
+impl Secrets {
+    /// Compares what was compiled with what may be shown of it.
+    #[must_use]
+    pub fn of(config: &Config) -> Self {
+        let mut texts = Vec::new();
+        for (key, compiled) in [("pipelines", &config.pipelines), ("routes", &config.routes)] {
+            let shown = config.source.sanitized.get(key).and_then(Value::as_array);
+            for (at, entry) in compiled.iter().enumerate() {
+                collect(entry, shown.and_then(|shown| shown.get(at)), &mut texts);
+            }
+        }
+        texts.retain(|text| !text.is_empty());
+        texts.sort_unstable_by_key(|text| std::cmp::Reverse(text.len()));
+        texts.dedup();
+        Self { texts }
+    }
+
+    /// The value without them; names of fields are the author's and stay.
+    pub fn redact(&self, value: &mut Value) {
+        match value {
+            Value::String(text) => {
+                if self.texts.iter().any(|secret| secret == text) {
+                    *text = REDACTED.to_owned();
+                }
+                for secret in self.texts.iter().filter(|secret| secret.len() >= SHORTEST_PART) {
+                    if text.contains(secret.as_str()) {
+                        *text = text.replace(secret.as_str(), REDACTED);
+                    }
+                }
+            }
+            Value::Array(items) => items.iter_mut().for_each(|item| self.redact(item)),
+            Value::Object(fields) => fields.values_mut().for_each(|field| self.redact(field)),
+            Value::Null | Value::Bool(_) | Value::Number(_) => {}
+        }
+    }
+}
+
+/// Collects the texts of `compiled` that are not the same in `shown`. What has no counterpart there is a secret.
+fn collect(compiled: &Value, shown: Option<&Value>, texts: &mut Vec<String>) {
+    match compiled {
+        Value::String(text) if shown.and_then(Value::as_str) != Some(text) => texts.push(text.clone()),
+        Value::Array(items) => {
+            for (at, item) in items.iter().enumerate() {
+                collect(item, shown.and_then(|shown| shown.get(at)), texts);
+            }
+        }
+        Value::Object(fields) => {
+            for (key, field) in fields {
+                collect(field, shown.and_then(|shown| shown.get(key)), texts);
+            }
+        }
+        _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn what_differs_from_the_sanitized_document_is_taken_out_wherever_it_stands() {
+        let mut texts = Vec::new();
+        let compiled = json!([{"name": "p", "steps": [{"uses": "say", "with": {"a": "hush-hush", "b": "pin", "c": "open"}}]}]);
+        let shown = json!([{"name": "p", "steps": [{"uses": "say", "with": {"a": "[REDACTED]", "c": "open"}}]}]);
+        collect(&compiled, Some(&shown), &mut texts);
+        let secrets = Secrets { texts };
+        let mut value = json!({"hush-hush": ["so hush-hush it is", "pin", "a pin", "open", 3]});
+        secrets.redact(&mut value);
+        assert_eq!(value, json!({"hush-hush": ["so [REDACTED] it is", "[REDACTED]", "a pin", "open", 3]}));
+        assert!(!format!("{secrets:?}").contains("hush"));
+    }
+}
