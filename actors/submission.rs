@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use chrono::Utc;
 use ductile_api::gateway::{PipelineStart, Refusal, Submission, Submitted};
+use ductile_domain::builtin;
 use ductile_domain::generation::Generation;
 use ductile_domain::ids::JobId;
 use ductile_domain::job::NewJob;
@@ -23,7 +24,11 @@ impl Handle {
     pub(crate) async fn enqueue(&self, submission: Submission) -> Result<Submitted, Refusal> {
         self.refuse_while_draining()?;
         let generation = self.shared().generation();
-        let max_attempts = generation.catalog.get(&submission.plugin).map_or(1, |p| p.retry.max_attempts);
+        let max_attempts = match generation.catalog.get(&submission.plugin) {
+            Some(plugin) => plugin.retry.max_attempts,
+            None if builtin::is_builtin(&submission.plugin) => builtin::MAX_ATTEMPTS,
+            None => 1,
+        };
         let job = NewJob {
             id: JobId::from(Uuid::now_v7()),
             plugin: submission.plugin,

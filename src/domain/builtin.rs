@@ -13,6 +13,10 @@ pub const NAMES: [&str; 3] = [SWITCH, JOIN, RELAY];
 /// The command of every built-in.
 pub const COMMAND: &str = "handle";
 
+/// Attempts of their jobs in total. A crash of the gateway, or of the attempt's actor, is all that can use them up: what they
+/// decide is final, and deciding again does no harm.
+pub const MAX_ATTEMPTS: u32 = 10;
+
 /// What begins the types of their events, and of the synthetic event of a step that emitted none. Such events go on in
 /// their pipeline and start nothing else.
 pub const EVENT_PREFIX: &str = "ductile.";

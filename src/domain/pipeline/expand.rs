@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use crate::builtin;
 use crate::pipeline::calls::Size;
 use crate::pipeline::definition::{Act, Definition, Step};
 use crate::pipeline::{Action, JoinMode, Node, Pipeline, Target};
@@ -73,7 +74,9 @@ impl<'a> Expansion<'a> {
                 let action = Action::Uses { plugin, command, request: request.clone() };
                 self.node(of, &step.name, prefix, action, next, callee.max_attempts)
             }
-            Act::Relay(relay) => self.node(of, &step.name, prefix, Action::Relay(relay.clone()), next, 1),
+            Act::Relay(relay) => {
+                self.node(of, &step.name, prefix, Action::Relay(relay.clone()), next, builtin::MAX_ATTEMPTS)
+            }
             Act::Sequence(steps) => self.sequence(of, steps, prefix, next),
             Act::Split(branches) => self.branches(of, branches, prefix, &next).concat(),
             Act::Call(name) => match self.definitions.get(&**name) {
@@ -126,11 +129,18 @@ impl<'a> Expansion<'a> {
             _ => None,
         };
         let action = Action::Switch { condition: condition.clone(), config_of, on_false: past };
-        self.node(of, &format!("{}__switch", step.name), prefix, action, begin, 1)
+        self.node(of, &format!("{}__switch", step.name), prefix, action, begin, builtin::MAX_ATTEMPTS)
     }
 
     fn join(&mut self, of: &'a Definition, step: &'a Step, prefix: &str, mode: JoinMode, next: Vec<Target>) -> usize {
-        self.node(of, &format!("{}__join", step.name), prefix, Action::Join { mode, span: 0 }, next, 1);
+        self.node(
+            of,
+            &format!("{}__join", step.name),
+            prefix,
+            Action::Join { mode, span: 0 },
+            next,
+            builtin::MAX_ATTEMPTS,
+        );
         self.total - self.nodes.len()
     }
 
