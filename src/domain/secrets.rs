@@ -36,6 +36,9 @@ impl Secrets {
                 collect(entry, shown.and_then(|shown| shown.get(at)), &mut texts);
             }
         }
+        // A rendered template shows what stands between its references, and never the template.
+        let rendered: Vec<String> = texts.iter().flat_map(|text| between_references(text)).collect();
+        texts.extend(rendered.into_iter().filter(|part| part.trim().len() >= SHORTEST_PART));
         texts.retain(|text| !text.is_empty());
         texts.sort_unstable_by_key(|text| std::cmp::Reverse(text.len()));
         texts.dedup();
@@ -62,6 +65,22 @@ impl Secrets {
     }
 }
 
+/// The literal parts of a text that is a template: `at x: ` of `at x: {payload.y}`. Doubled braces are single ones.
+fn between_references(text: &str) -> Vec<String> {
+    let mut parts = vec![String::new()];
+    let mut chars = text.chars().peekable();
+    while let Some(c) = chars.next() {
+        let is_doubled = matches!(c, '{' | '}') && chars.next_if_eq(&c).is_some();
+        if c == '{' && !is_doubled {
+            chars.by_ref().find(|c| *c == '}');
+            parts.push(String::new());
+        } else if let Some(part) = parts.last_mut() {
+            part.push(c);
+        }
+    }
+    parts
+}
+
 /// Collects the texts of `compiled` that are not the same in `shown`. What has no counterpart there is a secret.
 fn collect(compiled: &Value, shown: Option<&Value>, texts: &mut Vec<String>) {
     match compiled {
@@ -86,9 +105,17 @@ mod tests {
     use serde_json::json;
 
     #[test]
+    fn a_template_is_known_by_what_stands_between_its_references() {
+        assert_eq!(between_references("at x: {payload.y}, {{z}}{context.a}!"), ["at x: ", ", {z}", "!"]);
+        assert_eq!(between_references("plain"), ["plain"]);
+        assert_eq!(between_references("{open"), ["", ""]);
+    }
+
+    #[test]
     fn what_differs_from_the_sanitized_document_is_taken_out_wherever_it_stands() {
         let mut texts = Vec::new();
-        let compiled = json!([{"name": "p", "steps": [{"uses": "say", "with": {"a": "hush-hush", "b": "pin", "c": "open"}}]}]);
+        let compiled =
+            json!([{"name": "p", "steps": [{"uses": "say", "with": {"a": "hush-hush", "b": "pin", "c": "open"}}]}]);
         let shown = json!([{"name": "p", "steps": [{"uses": "say", "with": {"a": "[REDACTED]", "c": "open"}}]}]);
         collect(&compiled, Some(&shown), &mut texts);
         let secrets = Secrets { texts };

@@ -6,13 +6,17 @@ use serde_json::{Map, Value, json};
 
 use crate::call::{Answer, Call, json_answer};
 use crate::gateway::Gateway;
+use crate::views::pipelines::compiled_routes;
 
-/// API-36, API-37: the merged configuration in which the loader replaced secrets; of tokens only their scopes.
+/// API-36, API-37: the merged configuration in which the loader replaced secrets; of tokens only their scopes;
+/// and what pipelines were compiled to.
 pub(super) async fn view<G: Gateway>(call: Call<G>) -> Answer {
-    json_answer(StatusCode::OK, &shown(&call.generation.config))
+    let mut view = shown(&call.generation.config);
+    view.insert("compiled_routes".into(), compiled_routes(&call.generation));
+    json_answer(StatusCode::OK, &view)
 }
 
-fn shown(config: &Config) -> Value {
+fn shown(config: &Config) -> Map<String, Value> {
     let mut view = config.source.sanitized.as_object().cloned().unwrap_or_default();
     let mut api = view.remove("api").and_then(into_object).unwrap_or_default();
     // C-83: `api.tokens` holds what both places of tokens grant; their entries hold keys and are left out.
@@ -26,9 +30,7 @@ fn shown(config: &Config) -> Value {
     for (key, nothing) in [("service", json!({})), ("plugins", json!({})), ("pipelines", json!([]))] {
         view.entry(key).or_insert(nothing);
     }
-    // Routes are not compiled yet, so there are none.
-    view.entry("compiled_routes").or_insert_with(|| json!([]));
-    Value::Object(view)
+    view
 }
 
 fn into_object(value: Value) -> Option<Map<String, Value>> {

@@ -37,7 +37,7 @@ pub enum Access {
     Invoke,
     /// To read what the plugin in the path declares.
     Plugin,
-    /// To start the pipeline in the path.
+    /// To start the pipeline in the path, or to see what that would do.
     RunPipeline,
     /// To see how plugins are wired.
     Wiring,
@@ -99,6 +99,8 @@ table! {
     GET "/pipelines" Wiring pipelines::list, "All pipelines and routes, and when pipelines were last active.";
     GET "/pipeline/{pipeline}" Wiring pipelines::show, "One pipeline, as written and as compiled.";
     POST "/pipeline/{pipeline}" RunPipeline pipelines::start, "Start a pipeline; a synchronous one is waited for, unless `?async=true`.";
+    POST "/pipeline/{pipeline}/dry-run" RunPipeline pipelines::dry_run, "What a payload would make of a pipeline; nothing is enqueued.";
+    GET "/topology" Wiring pipelines::topology, "Which plugin's events reach which plugin.";
     GET "/plugin/{plugin}/facts" Facts figures::facts, "The facts that a plugin left, newest first.";
     POST "/plugin/{plugin}/facts" Invoke plugins::invoke, "Enqueue one job of a command that is called `facts`.";
     GET "/stopwatch/{plugin}" Jobs figures::stopwatch, "How long a plugin's attempts take.";

@@ -37,6 +37,22 @@ pub(super) async fn show<G: Gateway>(call: Call<G>) -> Answer {
     json_answer(StatusCode::OK, &views::one(&call.generation, pipeline, readers, sees_jobs(&call)).await?)
 }
 
+/// API-41: which plugin's signals reach which plugin.
+pub(super) async fn topology<G: Gateway>(call: Call<G>) -> Answer {
+    let NoQuery {} = call.query()?;
+    json_answer(StatusCode::OK, &views::topology(&call.generation))
+}
+
+/// CLI-35: what a payload would make of the pipeline. Nothing is enqueued and nothing is run.
+pub(super) async fn dry_run<G: Gateway>(mut call: Call<G>) -> Answer {
+    let NoQuery {} = call.query()?;
+    let bytes = call.body().await?;
+    let payload = parse_body(&bytes)?.payload.map_or("{}", RawValue::get);
+    let payload = RawValue::from_string(payload.to_owned())
+        .map_err(|error| ApiError::internal(format!("a payload that was read is no JSON: {error}")))?;
+    json_answer(StatusCode::OK, &views::preview(&call.generation, find(&call)?, &payload)?)
+}
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct StartQuery {

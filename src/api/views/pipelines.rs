@@ -5,13 +5,16 @@ use std::time::Duration;
 
 use ductile_domain::config::Config;
 use ductile_domain::generation::Generation;
-use ductile_domain::pipeline::{Pipeline, Route, Trigger};
+use ductile_domain::pipeline::{Pipeline, Route, StartFault, Trigger, dry_run, routes_view};
 use ductile_ledger::{PipelineActivity, Readers};
 use serde::Serialize;
 use serde_json::Value;
+use serde_json::value::RawValue;
 
 use super::unreadable;
 use crate::error::ApiError;
+use crate::gateway::Refusal;
+use ductile_domain::secrets::Secrets;
 
 /// One pipeline.
 #[derive(Debug, Serialize)]
@@ -62,6 +65,15 @@ struct RouteView<'a> {
     to: &'a str,
 }
 
+/// `GET /pipeline/{pipeline}`.
+#[derive(Debug, Serialize)]
+pub(crate) struct WholePipeline<'a> {
+    #[serde(flatten)]
+    pipeline: PipelineView<'a>,
+    /// What it was compiled to.
+    compiled_routes: Value,
+}
+
 /// All pipelines and routes in force. Whose jobs did what is told to those who may see jobs.
 pub(crate) async fn list<'a>(
     generation: &'a Generation,
@@ -85,10 +97,12 @@ pub(crate) async fn one<'a>(
     pipeline: &'a Pipeline,
     readers: &Readers,
     sees_jobs: bool,
-) -> Result<PipelineView<'a>, ApiError> {
+) -> Result<WholePipeline<'a>, ApiError> {
     let mut view = PipelineView::of(&generation.config, pipeline);
     view.last_activity = activity(readers, sees_jobs).await?.remove(&*pipeline.name);
-    Ok(view)
+    let mut compiled_routes = routes_view(pipeline);
+    Secrets::of(&generation.config).redact(&mut compiled_routes);
+    Ok(WholePipeline { pipeline: view, compiled_routes })
 }
 
 async fn activity(readers: &Readers, sees_jobs: bool) -> Result<BTreeMap<String, LastActivity>, ApiError> {
@@ -100,6 +114,33 @@ async fn activity(readers: &Readers, sees_jobs: bool) -> Result<BTreeMap<String,
         (row.pipeline, LastActivity { at: row.last_at, job_id: row.last_job_id, status: row.last_status })
     };
     Ok(rows.into_iter().map(last).collect())
+}
+
+/// API-36, PIP-50: what each pipeline was compiled to, by its name.
+pub(crate) fn compiled_routes(generation: &Generation) -> Value {
+    let pipelines = generation.pipelines.iter().map(|pipeline| (pipeline.name.to_string(), routes_view(pipeline)));
+    let mut compiled = Value::Object(pipelines.collect());
+    Secrets::of(&generation.config).redact(&mut compiled);
+    compiled
+}
+
+/// API-41: plugins, and the events by which they reach each other.
+pub(crate) fn topology(generation: &Generation) -> Value {
+    let mut topology = generation.pipelines.topology();
+    Secrets::of(&generation.config).redact(&mut topology);
+    topology
+}
+
+/// CLI-35.
+pub(crate) fn preview(generation: &Generation, pipeline: &Pipeline, payload: &RawValue) -> Result<Value, ApiError> {
+    let mut preview = dry_run(generation, pipeline, payload).map_err(|fault| match fault {
+        StartFault::Baggage(why) => Refusal::Baggage(why),
+        StartFault::TooLarge { actual, limit } => {
+            Refusal::ContextTooLarge { bytes_actual: actual as u64, bytes_limit: limit as u64 }
+        }
+    })?;
+    Secrets::of(&generation.config).redact(&mut preview);
+    Ok(preview)
 }
 
 static NOTHING: Value = Value::Null;

@@ -115,7 +115,7 @@ async fn the_configuration_in_force_is_shown_without_secrets() {
         json!({"enabled": true, "listen": "127.0.0.1:8080", "max_body_size": 5,
             "tokens": [{"scopes": ["*"]}, {"scopes": ["events:ro", "jobs:ro"]}]})
     );
-    assert_eq!((&view["pipelines"], &view["compiled_routes"]), (&json!([]), &json!([])));
+    assert_eq!(view["pipelines"], json!([]));
     assert_eq!(view["plugins"]["echo"]["config"]["api_key"], "[REDACTED]");
     assert!(view.get("tokens").is_none() && !reply.text.contains("canary"), "{}", reply.text);
 }

@@ -295,12 +295,9 @@ fn generation(scopes: &[&[&str]], admin: &[&str]) -> Generation {
     Generation { no: 4, snapshot: Some(9), config, catalog, pipelines: Arc::new(pipelines) }
 }
 
-/// What came from the environment into a pipeline; no answer may show it.
-pub(crate) const WIRED_SECRET: &str = "canary-wired-81c0";
-
 /// Pipelines and a route, as they are compiled and as the sanitized document shows them.
 fn wiring() -> (Value, Value) {
-    let wiring = |secret: &str| {
+    let wiring = |secret: &str, template: &str| {
         json!({
             "pipelines": [
                 {"name": "greet", "on": "mail.seen", "from_plugin": "echo", "execution_mode": "sync", "timeout": "200ms",
@@ -319,12 +316,13 @@ fn wiring() -> (Value, Value) {
                     ]},
                 {"name": "told", "on-hook": "job.failed",
                     "if": {"path": "payload.error", "op": "neq", "value": secret},
-                    "steps": [{"uses": "parrot", "payload": {"url": secret}, "with": {"text": format!("at {secret}: {{payload.error}}")}}]},
+                    "steps": [{"uses": "parrot", "payload": {"url": secret}, "with": {"text": template}}]},
             ],
             "routes": [{"from": "echo", "event_type": "mail.read", "to": "parrot"}],
         })
     };
-    (wiring(WIRED_SECRET), wiring("[REDACTED]"))
+    // No answer may show what came from the environment.
+    (wiring("canary-wired-81c0", "at canary-wired-72f9: {payload.error}"), wiring("[REDACTED]", "[REDACTED]"))
 }
 
 fn token(secret: &str, words: &[&str]) -> Token {

@@ -52,10 +52,12 @@ async fn a_start_that_cannot_be_is_refused() {
         ("/pipeline/told", r#"{"url":"x"}"#, "invalid_body"),
         ("/pipeline/told?async=perhaps", "", "invalid_parameter"),
         ("/pipeline/told?wait=3s", "", "invalid_parameter"),
+        ("/pipeline/told/dry-run", "[]", "invalid_body"),
+        ("/pipeline/told/dry-run?async=true", "", "invalid_parameter"),
     ] {
         door.post(path, body).await.refused(400, code);
     }
-    for path in ["/pipeline/tolt"] {
+    for path in ["/pipeline/tolt", "/pipeline/tolt/dry-run"] {
         let body = door.post(path, "").await.refused(404, "unknown_pipeline");
         assert!(body["hint"].as_str().is_some_and(|hint| hint.contains("\"told\"")), "{body}");
     }
@@ -171,6 +173,12 @@ async fn a_denied_command_closes_the_pipelines_that_run_it() {
     ask("plugin:ro", "/pipeline/told").await.refused(403, "forbidden");
     assert!(door.fake.started().is_empty());
     assert_eq!(ask("plugin:rw echo:deny:poll", "/pipeline/told").await.status, StatusCode::ACCEPTED);
+    ask("plugin:ro", "/pipeline/told/dry-run").await.refused(403, "forbidden");
+    assert_eq!(
+        ask("plugin:rw parrot:deny:handle", "/pipeline/told/dry-run").await.status,
+        StatusCode::OK,
+        "nothing runs"
+    );
 }
 
 /// RTR-07: what a called plugin emits goes on, unless the caller says otherwise.
@@ -204,4 +212,68 @@ async fn pipelines_are_listed_and_shown_as_written_and_as_compiled() {
     assert_eq!((&told["execution_mode"], &told["timeout_secs"]), (&json!("asynchronous"), &json!(30)));
     let shown = door.get("/pipeline/greet").await.json();
     assert_eq!((&shown["steps"][0]["id"], &shown["steps"][1]["uses"]), (&json!("look"), &json!("parrot.poll")));
+    let routes = shown["compiled_routes"].as_array().expect("a list");
+    assert!(routes.iter().any(|route| route["id"] == "entry:look"), "{routes:?}");
+}
+
+/// API-37, AUT-09: what came from the environment into a pipeline is in no answer, compiled or as written.
+#[tokio::test]
+async fn no_answer_shows_what_the_environment_gave_a_pipeline() {
+    let door = Door::new().await;
+    for path in ["/pipelines", "/pipeline/told", "/topology", "/config/view", "/skills", "/openapi.json"] {
+        let reply = door.get(path).await;
+        assert_eq!(reply.status, StatusCode::OK, "{path}");
+        assert!(!reply.text.contains("canary-wired"), "{path}: {}", reply.text);
+    }
+    let preview = door.post("/pipeline/told/dry-run", r#"{"payload":{"error":"broken"}}"#).await;
+    let request = &preview.json()["steps"][0]["payload"];
+    assert_eq!(
+        (&request["url"], &request["text"]),
+        (&json!("[REDACTED]"), &json!("[REDACTED]broken")),
+        "{}",
+        preview.text
+    );
+    assert!(!preview.text.contains("canary-wired"), "{}", preview.text);
+}
+
+/// API-36, PIP-50: the compiled routes of each pipeline by its name, beside the pipelines as written.
+#[tokio::test]
+async fn the_configuration_shows_what_pipelines_were_compiled_to() {
+    let door = Door::new().await;
+    let view = door.get("/config/view").await.json();
+    assert_eq!(view["pipelines"].as_array().map(Vec::len), Some(4));
+    let routes = view["compiled_routes"].as_object().expect("an object");
+    assert_eq!(routes.keys().collect::<Vec<_>>(), ["both", "fan", "greet", "told"]);
+    let entry = routes["greet"].as_array().expect("a list").iter().find(|r| r["id"] == "entry:look").expect("an entry");
+    assert_eq!((&entry["source"]["trigger"], &entry["source"]["source_plugin"]), (&json!("mail.seen"), &json!("echo")));
+    assert_eq!(entry["source"]["if"]["path"], "payload.kind");
+    assert!(!entry["source"]["depth_lt"].is_null(), "{entry}");
+    assert_eq!((&entry["destination"]["plugin"], &entry["destination"]["step_id"]), (&json!("echo"), &json!("look")));
+}
+
+/// API-41: plugins are the nodes, events between them the edges.
+#[tokio::test]
+async fn the_topology_says_which_events_reach_which_plugin() {
+    let door = Door::with_tokens(&[&["plugin:ro"], &["jobs:ro"]]).await;
+    let ask = |token| door.ask(request("GET", "/topology", Some(token), Body::empty()));
+    ask("jobs:ro").await.refused(403, "forbidden");
+    let topology = ask("plugin:ro").await.json();
+    let edges = topology["edges"].as_array().expect("a list");
+    assert!(topology["nodes"].is_array());
+    assert!(
+        edges.iter().any(|e| e["from"] == "echo" && e["to"] == "parrot" && e["event_type"] == "mail.read"),
+        "{edges:?}"
+    );
+    assert!(edges.iter().any(|e| e["pipeline"] == "greet"), "{edges:?}");
+}
+
+/// CLI-35: decisions and payloads without a job.
+#[tokio::test]
+async fn a_preview_enqueues_nothing() {
+    let door = Door::new().await;
+    for (body, status) in [(r#"{"payload":{"id":7,"loud":true}}"#, 200), (r#"{"payload":{"loud":true}}"#, 400)] {
+        let reply = door.post("/pipeline/greet/dry-run", body).await;
+        assert_eq!(reply.status.as_u16(), status, "{}", reply.text);
+    }
+    assert!(door.fake.started().is_empty() && door.fake.asked().is_empty());
 }
