@@ -152,6 +152,7 @@ fn is_quoted(path: &str) -> bool {
     path.starts_with("pipelines[")
         || path.starts_with("routes[")
         || path.starts_with("plugins.") && path.ends_with(".uses")
+        || path.starts_with("instances[") && path.ends_with(".name")
 }
 
 fn is_section_of_authors(path: &str) -> bool {
