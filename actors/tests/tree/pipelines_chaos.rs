@@ -113,7 +113,8 @@ async fn keep_starting(handle: ductile_actors::Handle) -> Vec<JobId> {
             Err(Refusal::Unavailable { .. }) => {}
             Err(other) => panic!("{other:?}"),
         }
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        // The runs shall last as long as the storm.
+        tokio::time::sleep(Duration::from_millis(150)).await;
     }
     accepted
 }
