@@ -5,7 +5,7 @@ use ductile_api::routes;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 
-use crate::harness::{Door, request};
+use crate::harness::{Door, job, request};
 
 async fn public(door: &Door, path: &str) -> Value {
     door.ask(request("GET", path, None, Body::empty())).await.json()
@@ -32,6 +32,68 @@ async fn skills_and_the_well_known_file_lead_to_commands() {
     assert_eq!(file["api"], json!({"type": "openapi", "url": "/openapi.json"}));
     assert!(file["name_for_human"].is_string() && file["description_for_human"].is_string());
     assert!(file["description_for_model"].as_str().is_some_and(|text| text.contains("POST /plugin/{name}/{command}")));
+}
+
+/// API-28, AGT-01: pipelines are skills too, and a reload changes which.
+#[tokio::test]
+async fn pipelines_are_skills_as_long_as_they_are_in_force() {
+    let door = Door::new().await;
+    let named = |skills: &Value| -> Vec<String> {
+        let skills = skills["skills"].as_array().expect("a list").iter().filter(|s| s["kind"] == "pipeline");
+        skills.map(|s| s["name"].as_str().expect("a name").to_owned()).collect()
+    };
+    let skills = public(&door, "/skills").await;
+    assert_eq!(named(&skills), ["pipeline.both", "pipeline.fan", "pipeline.greet", "pipeline.told"]);
+    let of = |name: &str| skills["skills"].as_array().expect("a list").iter().find(|s| s["name"] == name).cloned();
+    assert_eq!(
+        of("pipeline.fan"),
+        Some(
+            json!({"name": "pipeline.fan", "kind": "pipeline", "endpoint": "/pipeline/fan", "pipeline": "fan", "trigger": "mail.seen",
+            "execution_mode": "synchronous", "timeout_secs": 30})
+        )
+    );
+    assert_eq!(
+        of("pipeline.told").map(|s| s["execution_mode"].clone()),
+        Some(json!("asynchronous")),
+        "unless said otherwise"
+    );
+    door.fake.rewire(json!([{"name": "fresh", "on": "x.y", "steps": [{"uses": "echo"}]}]));
+    assert_eq!(named(&public(&door, "/skills").await), ["pipeline.fresh"]);
+    let paths = public(&door, "/openapi.json").await["paths"].clone();
+    assert!(paths["/pipeline/fresh"].is_object() && paths.get("/pipeline/fan").is_none());
+}
+
+/// AGT-08: from `/` over the skills and the document to a call and to its result, by links only.
+#[tokio::test]
+async fn an_agent_finds_its_way_by_links() {
+    let door = Door::new().await;
+    let index = public(&door, "/").await;
+    let link = |name: &str| index["discovery"][name].as_str().expect("a link").to_owned();
+    let skills = public(&door, &link("skills")).await;
+    let document = public(&door, &link("openapi")).await;
+    for (name, payload) in
+        [("plugin.echo.handle", json!({"message": "hi"})), ("pipeline.told", json!({"message": "hi"}))]
+    {
+        let skill = skills["skills"].as_array().expect("a list").iter().find(|s| s["name"] == name).expect("a skill");
+        let endpoint = skill["endpoint"].as_str().expect("an endpoint");
+        let operation = &document["paths"][endpoint]["post"];
+        assert_eq!(operation["security"], json!([{"BearerAuth": []}]));
+        let body = &operation["requestBody"]["content"]["application/json"]["schema"]["properties"];
+        assert_eq!(body["payload"]["type"], "object", "{operation}");
+        let started = door.post(endpoint, json!({"payload": payload}).to_string()).await;
+        assert!(operation["responses"].get(started.status.as_str()).is_some(), "{}", started.status);
+        let id = started.json()["job_id"].as_str().expect("an id").to_owned();
+        let (path, read) = document["paths"]
+            .as_object()
+            .and_then(|paths| paths.iter().find(|(path, _)| *path == "/job/{id}"))
+            .expect("the job's own path");
+        assert_eq!(read["get"]["parameters"][0]["name"], "id");
+        door.get(&path.replace("{id}", &id)).await.refused(404, "unknown_job");
+    }
+    door.fake.enqueue(job(1), "handle").await;
+    door.fake.run(job(1), None).await;
+    let done = door.get(&format!("/job/{}", job(1))).await.json();
+    assert_eq!((&done["status"], &done["result"]["result"]), (&json!("succeeded"), &json!("hello")));
 }
 
 /// API-30, API-31: the sample's fields; a command without a schema has no body, one without a description is named.
@@ -72,6 +134,12 @@ async fn the_whole_document_has_every_command_and_every_route() {
     for path in ["/plugin/echo/poll", "/plugin/parrot/handle", "/plugin/alone/poll"] {
         assert!(paths[path]["post"].is_object(), "{path}");
     }
+    let fan = &paths["/pipeline/fan"]["post"];
+    assert_eq!((&fan["operationId"], &fan["parameters"][0]["name"]), (&json!("pipeline.fan"), &json!("async")));
+    let codes: Vec<_> = fan["responses"].as_object().expect("an object").keys().collect();
+    assert_eq!(codes, ["200", "202", "400", "403", "413", "503"]);
+    let input = &paths["/pipeline/greet"]["post"]["requestBody"]["content"]["application/json"]["schema"]["properties"];
+    assert_eq!(input["payload"]["properties"]["message"]["type"], "string", "what its first step takes");
     let mut ids = BTreeSet::new();
     for operation in paths.values().filter_map(Value::as_object).flat_map(|methods| methods.values()) {
         let id = operation["operationId"].as_str().expect("an id");

@@ -106,6 +106,18 @@ impl Fake {
         *self.generation.lock().expect("not poisoned") = Arc::new(generation(scopes, admin));
     }
 
+    /// Puts a generation with these pipelines and no route in force, as a reload would.
+    pub(crate) fn rewire(&self, pipelines: Value) {
+        let mut next = generation(&[], &["*"]);
+        next.config.pipelines = pipelines.as_array().expect("a list").clone();
+        next.config.routes.clear();
+        next.config.source.sanitized = json!({ "pipelines": pipelines });
+        let (compiled, problems) = Pipelines::compile(&next.config, &next.catalog);
+        assert!(problems.iter().all(|p| !p.is_error()), "{problems:?}");
+        next.pipelines = Arc::new(compiled);
+        *self.generation.lock().expect("not poisoned") = Arc::new(next);
+    }
+
     /// The same generation with another configuration.
     pub(crate) fn configure(&self, change: impl FnOnce(&mut Config)) {
         let mut held = self.generation.lock().expect("not poisoned");

@@ -31,6 +31,9 @@ struct Step {
     run: Uuid,
 }
 
+/// A pipeline, its steps each with why it failed, the run's status, and what its result says.
+type Case = (&'static str, Vec<(Step, Option<&'static str>)>, &'static str, &'static str);
+
 fn step(number: u128, parent: impl Into<Option<u128>>, plugin: &'static str, node: &'static str) -> Step {
     Step { number, parent: parent.into(), plugin, node, run: run(1) }
 }
@@ -79,7 +82,7 @@ async fn a_synchronous_run_is_answered_with_its_end() {
     let left = || (step(2, 1, "parrot", "left"), Some("left broke"));
     let right = || (step(3, 1, "parrot", "right"), None);
     let foreign = || (Step { run: run(2), ..step(4, 2, "parrot", "elsewhere") }, Some("not ours"));
-    let cases: Vec<(&'static str, Vec<(Step, Option<&str>)>, &str, &str)> = vec![
+    let cases: Vec<Case> = vec![
         ("greet", vec![look(), switch()], "succeeded", "look"),
         ("greet", vec![look(), switch(), (step(3, 2, "parrot", "say"), None), foreign()], "succeeded", "say"),
         ("greet", vec![look(), switch(), (step(3, 2, "parrot", "say"), Some("hoarse"))], "failed", "x"),
