@@ -286,8 +286,20 @@ fn refusal(status: StatusCode, body: &[u8]) -> Error {
             let problems = answer["context"]["problems"].as_array().cloned().unwrap_or_default();
             Error::Rejected { message, problems }
         }
-        _ => Error::Refused { status: status.as_u16(), code: text("code"), message, hint: text("hint") },
+        _ => Error::Refused { status: status.as_u16(), code: text("code"), message, hint: hint(&answer) },
     }
+}
+
+/// The next step, with the steps of a run that there are to choose from.
+fn hint(answer: &Value) -> Option<String> {
+    let hint = answer["hint"].as_str().filter(|text| !text.is_empty())?;
+    let text = |step: &Value, key: &str| step[key].as_str().unwrap_or_default().to_owned();
+    let steps =
+        answer["context"]["steps"].as_array().into_iter().flatten().filter(|step| step.is_object()).map(|step| {
+            let place = format!("{}/{}", text(step, "pipeline"), text(step, "step_id"));
+            crate::table::one_line(&format!("  {} {place}: {}", text(step, "job_id"), text(step, "status")))
+        });
+    Some(std::iter::once(hint.to_owned()).chain(steps).collect::<Vec<_>>().join("\n"))
 }
 
 /// `text` for use as one segment of a path or as a value in a query.

@@ -14,7 +14,7 @@ use crate::gateway::Gateway;
 const FOREGROUND: [&str; 2] = ["system start", "system demo"];
 
 /// A line for each command, without its flags for output. `{...}` is filled in.
-const SAMPLES: [(&str, &str); 39] = [
+const SAMPLES: [(&str, &str); 44] = [
     ("api", "/jobs"),
     ("config check", ""),
     ("config get", "service.name"),
@@ -30,6 +30,11 @@ const SAMPLES: [(&str, &str); 39] = [
     ("job tree", "{JOB}"),
     ("job wait", "{JOB}"),
     ("logs", "echo"),
+    ("pipeline dry-run", "greet -f message=hello"),
+    ("pipeline list", ""),
+    ("pipeline run", "greet"),
+    ("pipeline show", "greet"),
+    ("pipeline visualize", "greet"),
     ("plugin check", "{PLUGIN}"),
     ("plugin facts", "echo"),
     ("plugin list", ""),
@@ -57,7 +62,7 @@ const SAMPLES: [(&str, &str); 39] = [
 ];
 
 /// All commands without subcommands, each with its help.
-fn leaves(gateway: &Gateway) -> BTreeMap<String, String> {
+pub(crate) fn leaves(gateway: &Gateway) -> BTreeMap<String, String> {
     let mut found = BTreeMap::new();
     let mut waiting = vec![String::new()];
     while let Some(path) = waiting.pop() {
@@ -99,10 +104,15 @@ fn record(gateway: &Gateway) -> Vec<String> {
         .to_vec()
 }
 
-/// CLI-02, CLI-04, CLI-06: for every command that the help lists.
+/// CLI-02, CLI-04, CLI-06, CLI-35: for every command that the help lists.
 #[test]
 fn every_command_reads_as_json_or_says_what_it_would_do() {
-    let gateway = Gateway::new().plugin("echo").start();
+    let mut gateway = Gateway::new().plugin("echo").prepare();
+    let config = gateway.path("config.yaml");
+    let pipeline = "pipelines:\n  - name: greet\n    on: somebody.came\n    steps:\n      - uses: echo.poll\n";
+    let whole = fs::read_to_string(&config).expect("a configuration") + pipeline;
+    fs::write(&config, whole).expect("written");
+    gateway.start();
     let job = gateway.enqueue("echo", "poll", "{}");
     gateway.finished(&job);
     let fresh = gateway.path("fresh").display().to_string();
@@ -140,6 +150,20 @@ fn every_command_reads_as_json_or_says_what_it_would_do() {
     assert_eq!(files(gateway.dir.path()), before, "no command has written anything");
     assert!(gateway.get("/system/status")["paused"] == false);
     assert!(read > 15 && changing > 8, "{read} reading and {changing} changing commands were found");
+}
+
+#[test]
+fn the_table_of_commands_is_the_helps() {
+    let page = fs::read_to_string(format!("{}/docs/cli.md", env!("CARGO_MANIFEST_DIR"))).expect("the page");
+    let told: Vec<&str> = page.lines().filter(|line| line.starts_with("| `")).collect();
+    let listed: Vec<String> = leaves(&Gateway::new().prepare())
+        .iter()
+        .map(|(command, help)| {
+            let about = help.split("\n\n").next().expect("a first paragraph");
+            format!("| `{command}` | {} |", about.split_whitespace().collect::<Vec<_>>().join(" "))
+        })
+        .collect();
+    assert_eq!(told, listed);
 }
 
 /// CLI-01, C-91: an alias answers what its command answers.

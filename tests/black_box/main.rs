@@ -5,6 +5,7 @@ mod cli;
 mod cli_authors;
 mod cli_doctor;
 mod cli_everywhere;
+mod cli_pipelines;
 mod contract;
 mod contract_loading;
 mod crash;

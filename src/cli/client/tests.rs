@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixListener;
 
@@ -78,6 +79,14 @@ async fn refusals_keep_their_code_and_hint() {
     let garbage = client.get("/d").await.expect_err("no JSON");
     assert_eq!(garbage.exit_code(), 70);
     server.await.expect("served");
+}
+
+#[test]
+fn a_refusal_lists_the_steps_that_there_are() {
+    let steps = json!([{"job_id": "j", "pipeline": "p", "step_id": "s", "status": "failed"}, "other"]);
+    let answer = json!({"hint": "name another", "context": {"steps": steps}});
+    assert_eq!(hint(&answer).as_deref(), Some("name another\n  j p/s: failed"));
+    assert_eq!(hint(&json!({"context": {"steps": steps}})), None);
 }
 
 /// CLI-37: the text names the socket, the lock and the command that starts a gateway.

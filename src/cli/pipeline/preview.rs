@@ -97,20 +97,33 @@ fn step_lines(step: &Value) -> Vec<(String, Style)> {
             let why = if text("reason").is_empty() { String::new() } else { format!(" ({})", text("reason")) };
             lines.push(head(format!("{holds}{why}"), Style::Yellow));
         }
-        ("requested", _) => lines.push(head("runs with".into(), Style::Green)),
+        ("requested", _) => lines.push(head("runs".into(), Style::Green)),
         ("refused", _) => lines.push(head(format!("FAILS: {}", text("error")), Style::Red)),
         ("bypassed", _) => lines.push(head("passed over".into(), Style::Dim)),
         (later, Value::Null) => lines.push(head(later.to_owned(), Style::Plain)),
         (later, tree) => lines.push(head(format!("{later} by {}", condition(tree)), Style::Plain)),
     }
-    for key in ["payload", "context", "baggage"] {
-        for (name, value) in step[key].as_object().into_iter().flatten() {
-            let sign = if key == "baggage" && text("state") != "requested" { "from" } else { "=" };
-            let value = if sign == "from" { text_of(value) } else { value.to_string() };
-            lines.push((format!("      {key} {name} {sign} {value}"), Style::Plain));
-        }
+    if text("state") == "requested" {
+        lines.extend(fields(step, "payload", "="));
+        lines.extend(fields(step, "context", "=").filter(|(line, _)| !is_control(line)));
+    } else {
+        lines.extend(fields(step, "baggage", "from"));
     }
     lines
+}
+
+/// A line for each field of an object; texts that say where a value comes from stand bare.
+fn fields<'a>(step: &'a Value, key: &'a str, sign: &'a str) -> impl Iterator<Item = (String, Style)> + 'a {
+    step[key].as_object().into_iter().flatten().map(move |(name, value)| {
+        let value = if sign == "from" { text_of(value) } else { value.to_string() };
+        (format!("      {key} {name} {sign} {value}"), Style::Plain)
+    })
+}
+
+/// What the gateway itself puts into every context says nothing about the pipeline.
+fn is_control(line: &str) -> bool {
+    let name = line.trim_start().strip_prefix("context ").unwrap_or_default();
+    ["ductile_", "origin_", "trace_id "].iter().any(|own| name.starts_with(own))
 }
 
 fn text_of(value: &Value) -> String {
@@ -132,7 +145,7 @@ mod tests {
                 {"node": "a__switch", "plugin": "core.switch", "command": "handle", "state": "decided", "holds": true, "reason": "payload.x is 2"},
                 {
                     "node": "a", "plugin": "say", "command": "poll", "state": "requested", "payload": {"n": 1},
-                    "context": {"ductile_plugin": "say"}, "baggage": {"web.url": "u"},
+                    "context": {"ductile_plugin": "say", "trace_id": "t", "web": {"url": "u"}}, "baggage": {"web.url": "u"},
                 },
                 {
                     "node": "b__switch", "plugin": "core.switch", "command": "handle", "state": "decided at run time",
@@ -148,10 +161,9 @@ mod tests {
 greet (asynchronous); nothing is enqueued
 an event somebody.came with this payload does not start it: payload.n is 1; by hand it would be:
   a__switch  <if>: true (payload.x is 2)
-  a  say.poll: runs with
+  a  say.poll: runs
       payload n = 1
-      context ductile_plugin = \"say\"
-      baggage web.url = \"u\"
+      context web = {\"url\":\"u\"}
   b__switch  <if>: decided at run time by payload.n gt 1
   b  say.handle: decided at run time
       baggage k from payload.v

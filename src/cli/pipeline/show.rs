@@ -90,8 +90,9 @@ fn routes(routes: &Value) -> Vec<String> {
 fn route_text(route: &Value) -> String {
     let (source, destination) = (&route["source"], &route["destination"]);
     let mut parts = Vec::new();
-    for (key, word) in [("trigger", "on"), ("hook_signal", "on-hook"), ("event_type", "on"), ("source_plugin", "from")]
-    {
+    // A trigger is the type of its event; the edges of a pipeline name it only where they are bound to one.
+    let heard = ["trigger", "hook_signal", "event_type"].into_iter().find(|key| source[*key].is_string());
+    for (key, word) in heard.into_iter().map(|key| (key, "on")).chain([("source_plugin", "from")]) {
         if let Some(value) = source[key].as_str() {
             parts.push(format!("{word} {value}"));
         }
@@ -120,7 +121,7 @@ mod tests {
         let compiled = json!([
             {
                 "id": "entry:a__switch",
-                "source": {"trigger": "x.y", "source_plugin": "p", "if": {"path": "payload.n", "op": "gt", "value": 1}, "depth_lt": 20},
+                "source": {"trigger": "x.y", "event_type": "x.y", "source_plugin": "p", "if": {"path": "payload.n", "op": "gt", "value": 1}, "depth_lt": 20},
                 "destination": {"kind": "uses", "step_id": "a__switch", "plugin": "core.switch", "command": "handle"},
             },
             {
