@@ -181,21 +181,14 @@ pub trait Gateway: Send + Sync + 'static {
     /// Starts a pipeline under the generation in force: its first jobs with their contexts and joins, all in one commit
     /// that is on disk before the answer. The answer has the entries in authored order, at least one; every other refusal
     /// than [`Refusal::Unavailable`] and [`Refusal::Internal`] has enqueued nothing.
-    fn start_pipeline(&self, _: PipelineStart) -> impl Future<Output = Result<Vec<Submitted>, Refusal>> + Send {
-        let reason = "pipelines can't be started yet".to_owned();
-        async move { Err(Refusal::Unavailable { reason, retry_after: Duration::from_secs(60) }) }
-    }
+    fn start_pipeline(&self, start: PipelineStart) -> impl Future<Output = Result<Vec<Submitted>, Refusal>> + Send;
     /// Resolves to true when the job and all that followed from it are terminal and that is on disk, to false when
     /// `timeout` has passed before. Followers are committed before the job that causes them ends, so the family never
     /// seems complete too early. Dropping the future ends the waiting only.
-    fn wait_for_family(&self, _: JobId, _: Duration) -> impl Future<Output = bool> + Send {
-        async { false }
-    }
+    fn wait_for_family(&self, job: JobId, timeout: Duration) -> impl Future<Output = bool> + Send;
     /// A place among the `api.max_concurrent_sync` calls that may wait for a pipeline at the same time over all doors;
     /// `None` while all are taken. Dropping it frees it.
-    fn sync_place(&self) -> Option<SyncPlace> {
-        None
-    }
+    fn sync_place(&self) -> Option<SyncPlace>;
     /// Cancels a job; `why` becomes `cancelled: <why>` in `last_error`.
     fn cancel(
         &self,

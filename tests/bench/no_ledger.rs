@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ductile_api::events::EventRing;
-use ductile_api::gateway::{Cancelled, Gateway, GenerationUse, Health, Refusal, Reloaded, Submission, Submitted};
+use ductile_api::gateway::{
+    Cancelled, Gateway, GenerationUse, Health, PipelineStart, Refusal, Reloaded, Submission, Submitted, SyncPlace,
+};
 use ductile_domain::catalog::Catalog;
 use ductile_domain::generation::Generation;
 use ductile_domain::ids::{BootId, JobId};
@@ -93,6 +95,18 @@ struct Forgetful {
 impl Gateway for Forgetful {
     async fn submit(&self, _: Submission) -> Result<Submitted, Refusal> {
         Ok(Submitted::Accepted(JobId::from(uuid::Uuid::now_v7())))
+    }
+
+    async fn start_pipeline(&self, start: PipelineStart) -> Result<Vec<Submitted>, Refusal> {
+        Err(Refusal::UnknownPipeline(start.pipeline.to_string()))
+    }
+
+    async fn wait_for_family(&self, _: JobId, _: Duration) -> bool {
+        false
+    }
+
+    fn sync_place(&self) -> Option<SyncPlace> {
+        None
     }
 
     async fn cancel(&self, _: JobId, _: String, _: String) -> Result<Cancelled, Refusal> {
