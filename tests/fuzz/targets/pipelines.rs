@@ -7,11 +7,13 @@ use std::sync::Arc;
 
 use ductile_domain::catalog::{Catalog, Discovered};
 use ductile_domain::config::{NotifyOnComplete, PluginEntry};
+use ductile_domain::generation::Generation;
 use ductile_domain::manifest::{Command, CommandType, Manifest, PROTOCOL};
-use ductile_domain::pipeline::{Action, Pipeline, Pipelines, Target as Next};
+use ductile_domain::pipeline::{Action, Pipeline, Pipelines, Target as Next, dry_run, routes_view};
 use ductile_domain::problem::Problem;
 use ductile_domain::retry::RetryPolicy;
 use serde_json::Map;
+use serde_json::value::RawValue;
 
 use super::{Target, check, reached, shape};
 
@@ -74,6 +76,13 @@ const WORDS: &[&str] = &[
     "\"",
 ];
 
+/// What the walk begins with; it has most of what the seeds ask for.
+const PAYLOAD: &str = r#"{"x":1,"url":"u","kind":"video","duration_sec":40,"status":"error","metadata":{"a":{"b":1}},
+"content":"c","new_commits":true,"changed":false,"archive_id":7,"archive_path":"/a","checksum":"0","stdout":"s"}"#;
+
+/// Nodes of a pipeline that is still walked and drawn.
+const MOST_DRAWN: usize = 200;
+
 /// What the variable `X` stands for.
 const SECRET: &str = "hushed-up-0451";
 
@@ -112,13 +121,46 @@ fn run(input: &str) -> Result<u64, String> {
     let is_sound = !problems.iter().any(Problem::is_error);
     let is_complete = pipelines.iter().count() == loaded.config.pipelines.len();
     check(!is_sound || is_complete, || "a pipeline is missing and nothing is said of it".to_owned())?;
+    let routes = pipelines.routes().len().min(3);
+    let generation =
+        Generation { no: 1, snapshot: None, config: loaded.config, catalog, pipelines: Arc::new(pipelines) };
+    let topology = generation.pipelines.topology();
+    check(topology.is_object(), || format!("the topology is no object: {topology}"))?;
     let mut sizes = Vec::new();
-    for pipeline in pipelines.iter() {
-        sizes.push((pipeline.nodes.len().checked_ilog2(), walk(pipeline)?.checked_ilog2()));
+    for pipeline in generation.pipelines.iter() {
+        sizes.push((
+            pipeline.nodes.len().checked_ilog2(),
+            walk(pipeline)?.checked_ilog2(),
+            views(&generation, pipeline)?,
+        ));
     }
     sizes.sort_unstable();
     sizes.dedup();
-    Ok(reached((shapes(&problems), sizes, pipelines.routes().len().min(3))))
+    Ok(reached((shapes(&problems), sizes, routes)))
+}
+
+/// What is made of a compiled pipeline without running it; answers how the walk of a payload went.
+fn views(generation: &Generation, pipeline: &Pipeline) -> Result<Option<String>, String> {
+    // Calls of calls make thousands of nodes; one such pipeline is drawn like another.
+    if pipeline.nodes.len() > MOST_DRAWN {
+        return Ok(None);
+    }
+    let (mermaid, dot, _) = (pipeline.mermaid(), pipeline.dot(), routes_view(pipeline));
+    for drawing in [mermaid, dot] {
+        let lines = drawing.lines().count();
+        check(lines > pipeline.nodes.len(), || format!("{} nodes in {lines} lines", pipeline.nodes.len()))?;
+    }
+    let payload = RawValue::from_string(PAYLOAD.to_owned()).map_err(|error| error.to_string())?;
+    match dry_run(generation, pipeline, &payload) {
+        Ok(walk) => {
+            let told = walk["steps"].as_array().map_or(0, Vec::len);
+            check(told == pipeline.nodes.len(), || format!("{told} of {} steps are told", pipeline.nodes.len()))?;
+            let states: BTreeSet<String> =
+                walk["steps"].as_array().into_iter().flatten().map(|step| step["state"].to_string()).collect();
+            Ok(Some(format!("{states:?} {}", walk["starts"])))
+        }
+        Err(fault) => Ok(Some(shape(&fault.to_string()))),
+    }
 }
 
 /// Secrets stay out of what is shown.
