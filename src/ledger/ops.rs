@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use ductile_domain::ids::{BootId, JobId};
+use ductile_domain::ids::{BootId, ContextId, JobId};
 use ductile_domain::job::{Candidate, ClaimedJob, Fence, JobStatus, NewJob};
 use ductile_domain::outcome::Outcome;
 use ductile_domain::pipeline::Pipelines;
@@ -86,6 +86,12 @@ pub struct Born {
     pub plugin: Arc<str>,
     /// Command.
     pub command: Arc<str>,
+    /// Row of `event_context` that it has.
+    pub context: Option<ContextId>,
+    /// Pipeline that the row names.
+    pub pipeline: Option<Arc<str>>,
+    /// Step that the row names.
+    pub step: Option<Arc<str>>,
     /// Position in the FIFO.
     pub row: i64,
     /// Its first transition.

@@ -1,5 +1,5 @@
 -- The ledger's schema, version 1: the one source for creating a database and for checking one at start.
--- Tables and columns that operators' queries use are named in docs/reference/database.md; columns marked "own" are ours.
+-- Tables and columns that operators' queries use are named in docs/database.md; columns marked "own" are ours.
 -- Times are RFC 3339 UTC text with milliseconds and `Z`; JSON is text.
 
 CREATE TABLE job_queue (

@@ -137,6 +137,41 @@ async fn the_operators_queries_run_as_printed() {
     bed.ledger.close().await;
 }
 
+/// DBS-18: the page on the database names every table with exactly its columns, and its questions can be asked.
+#[tokio::test]
+async fn the_page_on_the_database_says_what_the_schema_says() {
+    let bed = Bed::new().await;
+    let page = include_str!("../../../docs/database.md");
+    let mut told: Vec<String> = Vec::new();
+    for line in page.lines().filter(|line| line.starts_with("| `")) {
+        let mut cells = line.trim_matches('|').split(" | ");
+        let table = cells.next().expect("a table").trim().trim_matches('`');
+        // an explanation stands in brackets
+        let mut columns = cells.nth(1).expect("columns").to_owned();
+        while let (Some(from), Some(to)) = (columns.find('('), columns.find(')')) {
+            columns.replace_range(from..=to, "");
+        }
+        let names = columns.split('`').skip(1).step_by(2);
+        told.extend(names.map(|column| format!("{table}.{column}")));
+    }
+    let mut conn = bed.sql().await;
+    let rows = sqlx::query(
+        "SELECT m.name || '.' || c.name FROM sqlite_master m, pragma_table_info(m.name) c
+         WHERE m.type = 'table' AND m.name NOT LIKE 'sqlite_%'",
+    );
+    let rows = rows.fetch_all(&mut conn).await.expect("read");
+    let mut found: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
+    told.sort_unstable();
+    found.sort_unstable();
+    assert_eq!(told, found);
+    let questions = page.split("```sql").nth(1).and_then(|rest| rest.split("```").next()).expect("questions");
+    for question in questions.split_inclusive(';').filter(|question| question.contains("SELECT")) {
+        let asked = sqlx::query(sqlx::AssertSqlSafe(question.to_owned())).fetch_all(&mut conn).await;
+        asked.unwrap_or_else(|e| panic!("{question}: {e}"));
+    }
+    bed.ledger.close().await;
+}
+
 /// DBS-16: times are RFC 3339 in UTC with milliseconds, and JSON is JSON.
 #[tokio::test]
 async fn times_and_json_have_one_form() {

@@ -2,18 +2,24 @@
 //! names it, after the rows that it accretes to; what only duplicates name is left out.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use ductile_domain::ids::ContextId;
 use ductile_domain::plan::NewContext;
-use rusqlite::params;
+use rusqlite::{OptionalExtension as _, params};
 
 use super::transaction::Transaction;
 
 const INSERT: &str = "INSERT INTO event_context (id, parent_id, pipeline_name, step_id, accumulated_json, created_at)
     VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
 
+const PLACE: &str = "SELECT pipeline_name, step_id FROM event_context WHERE id = ?1";
+
 #[cfg(test)]
-pub(super) const ALL: &[&str] = &[INSERT];
+pub(super) const ALL: &[&str] = &[INSERT, PLACE];
+
+/// Pipeline and step.
+type Place = (Option<Arc<str>>, Option<Arc<str>>);
 
 /// The rows that wait to be written.
 #[derive(Default)]
@@ -56,5 +62,16 @@ impl Transaction<'_> {
             ])?;
         }
         Ok(())
+    }
+
+    /// The pipeline and the step that a row names.
+    pub(super) fn place_of(&self, id: Option<ContextId>) -> Result<Place, rusqlite::Error> {
+        let Some(id) = id else { return Ok(Place::default()) };
+        let mut place = self.conn.prepare_cached(PLACE)?;
+        let place = place.query_row([id.to_string()], |row| {
+            let text = |column| row.get::<_, Option<String>>(column).map(|text| text.map(Arc::from));
+            Ok((text(0)?, text(1)?))
+        });
+        Ok(place.optional()?.unwrap_or_default())
     }
 }

@@ -66,8 +66,9 @@ impl Transaction<'_> {
     /// Enqueues a job that is no answer to anything: those who asked are told of it beside what they asked for.
     pub(super) fn bear(&mut self, job: &NewJob, contexts: &mut Waiting<'_>) -> Result<(), rusqlite::Error> {
         if let Enqueued::Accepted { job: id, row, transition } = self.enqueue(job, contexts)? {
-            let (plugin, command) = (job.plugin.clone(), job.command.clone());
-            self.tally.bear(Born { job: id, plugin, command, row, transition });
+            let (plugin, command, context) = (job.plugin.clone(), job.command.clone(), job.context);
+            let (pipeline, step) = self.place_of(context)?;
+            self.tally.bear(Born { job: id, plugin, command, context, pipeline, step, row, transition });
         }
         Ok(())
     }
