@@ -6,7 +6,7 @@ use chrono::Utc;
 use ductile_domain::event::{self, Fields, JobFields, LiveEvent};
 use ductile_domain::ids::{ContextId, JobId};
 use ductile_domain::job::{ClaimedJob, Fence, JobStatus, NewJob};
-use ductile_domain::plan::{Dropped, NewContext};
+use ductile_domain::plan::Dropped;
 use ductile_domain::time;
 use ductile_ledger::{Born, Buried, Enqueued, Finish, Finished, Init, Orphan, Verdict};
 use serde_json::Value;
@@ -47,13 +47,19 @@ impl Announced {
     }
 
     /// The router made the job.
-    fn routed(&self, shared: &Shared, parent: Option<JobId>, id: Option<ContextId>, context: Option<&NewContext>) {
-        let text = |text: Option<&Arc<str>>| text.map_or(Value::Null, |text| Value::from(&**text));
+    fn routed(
+        &self,
+        shared: &Shared,
+        parent: Option<JobId>,
+        context: Option<ContextId>,
+        pipeline: Option<&str>,
+        step: Option<&str>,
+    ) {
         let more = vec![
             ("parent_job_id", parent.map_or(Value::Null, |id| id.to_string().into())),
-            ("pipeline", text(context.and_then(|c| c.pipeline.as_ref()))),
-            ("step_id", text(context.and_then(|c| c.step.as_ref()))),
-            ("event_context_id", id.map_or(Value::Null, |id| id.to_string().into())),
+            ("pipeline", pipeline.into()),
+            ("step_id", step.into()),
+            ("event_context_id", context.map_or(Value::Null, |id| id.to_string().into())),
         ];
         self.say(shared, "router.enqueued", None, more);
     }
@@ -105,11 +111,12 @@ pub(crate) fn enqueued(shared: &Shared, announced: &[Announced], results: &[Enqu
 
 /// Jobs that the ledger itself enqueued at the end of `parent`, or with a request that began with a join.
 pub(crate) fn born(shared: &Shared, parent: Option<JobId>, born: &[Born]) {
-    for Born { job, plugin, command, transition, .. } in born {
-        let job =
-            Announced { job: *job, plugin: plugin.clone(), command: command.clone(), dedupe_key: None, attempt: None };
+    for born in born {
+        let Born { job, plugin, command, context, pipeline, step, transition, .. } = born;
+        let (plugin, command) = (plugin.clone(), command.clone());
+        let job = Announced { job: *job, plugin, command, dedupe_key: None, attempt: None };
         job.say(shared, "job.enqueued", Some(*transition), Vec::new());
-        job.routed(shared, parent, None, None);
+        job.routed(shared, parent, *context, pipeline.as_deref(), step.as_deref());
     }
 }
 
@@ -170,8 +177,9 @@ fn followed(shared: &Shared, finish: &Finish, parent: &Announced, finished: &Fin
         let child_announced = Announced::of(child);
         enqueued(shared, std::slice::from_ref(&child_announced), std::slice::from_ref(result));
         if matches!(result, Enqueued::Accepted { .. }) {
-            let context = plan.contexts.iter().find(|context| Some(context.id) == child.context);
-            child_announced.routed(shared, Some(parent.job), child.context, context);
+            let place = plan.contexts.iter().find(|context| Some(context.id) == child.context);
+            let (pipeline, step) = place.map_or((None, None), |p| (p.pipeline.as_deref(), p.step.as_deref()));
+            child_announced.routed(shared, Some(parent.job), child.context, pipeline, step);
         }
     }
     for dropped in &plan.dropped {

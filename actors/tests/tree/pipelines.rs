@@ -205,6 +205,8 @@ pipelines:
     let expected = ["begin", "end", "end__join", "left", "right", "right_two"].map(|node| format!("{node} succeeded"));
     assert_eq!(all, expected);
     let end = asked(&gateway, "end").await;
+    let joined = told(&gateway, "router.enqueued").into_iter().find(|e| e["plugin"] == "core.join").expect("told");
+    assert_eq!((&joined["pipeline"], &joined["step_id"]), (&"all".into(), &"end__join".into()));
     let branches = end["payload"]["branches"].as_array().expect("a list").clone();
     let seen: Vec<_> = branches.iter().map(|b| (&b["step"], &b["status"], &b["payload"]["n"])).collect();
     let (ok, n) = (Value::from("succeeded"), Value::from(7.1));
@@ -328,6 +330,7 @@ pipelines:
     let routed = told(&gateway, "router.enqueued");
     assert_eq!(routed.len(), 1);
     assert_eq!(routed[0]["parent_job_id"], job.to_string());
+    assert_eq!((&routed[0]["pipeline"], &routed[0]["step_id"]), (&"tell".into(), &"told".into()));
     gateway.stop().await;
 }
 
