@@ -20,6 +20,7 @@ use crate::gateway::{Gateway, Submission};
 use crate::routes::filters::flag;
 use crate::routes::jobs::unknown;
 use crate::routes::plugins::{dedupe_key, demand_object, job_of, parse_object, waited};
+use crate::views::contexts;
 use crate::views::history::{self, TreeJob};
 use crate::views::runs;
 
@@ -65,6 +66,7 @@ pub(super) async fn replay<G: Gateway>(mut call: Call<G>) -> Answer {
     let key = dedupe_key(call.headers(), body.dedupe_key)?.map(|key| format!("replay:{id}:{key}"));
     let recorded = history::recorded(call.app.gateway.readers(), id).await?.ok_or_else(|| unknown(id))?;
     let context = context(id, &recorded)?;
+    demand_step(&call, id, context).await?;
     let target = target(&call, &recorded).map_err(|error| gone(id, error))?;
     let Target { plugin, command, kind } = &target;
     if body.payload.is_some() || call.caller.denies(plugin, command) {
@@ -112,6 +114,19 @@ fn target<G: Gateway>(call: &Call<G>, recorded: &RecordedJob) -> Result<Target, 
     }
     let (plugin, command) = find_target(&call.generation, &recorded.plugin, &recorded.command)?;
     Ok(Target { plugin: plugin.name.clone(), command: command.name.as_str().into(), kind: command.kind })
+}
+
+/// A step's job runs again only where its step is still in force.
+async fn demand_step<G: Gateway>(call: &Call<G>, id: JobId, context: Option<ContextId>) -> Result<(), ApiError> {
+    let Some(context) = context else { return Ok(()) };
+    let control = contexts::control(call.app.gateway.readers(), context).await?;
+    let Some(control) = control.filter(|control| control.root.is_some()) else { return Ok(()) };
+    if call.generation.pipelines.node_of(&control).is_some() {
+        return Ok(());
+    }
+    let [root, node] = [&control.root, &control.node].map(|name| name.as_deref().unwrap_or_default());
+    let hint = "GET /pipelines lists what is in force; start the pipeline anew with POST /pipeline/{pipeline}";
+    Err(refused(id, format!("step {node:?} of pipeline {root:?}, which job {id} was made for, is not in force"), hint))
 }
 
 /// The one job of a step in the run that a job belongs to; the step is named `STEP`, `PIPELINE/STEP` or by its key.

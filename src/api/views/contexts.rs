@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use ductile_domain::builtin;
 use ductile_domain::ids::{ContextId, JobId};
-use ductile_domain::pipeline::control;
+use ductile_domain::pipeline::{Control, control};
 use ductile_ledger::{ContextRow, JobRow, JoinRow, Readers};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -123,6 +123,12 @@ pub(crate) async fn one(readers: &Readers, context: Option<&str>) -> Result<Opti
     }
 }
 
+/// Which step of which pipeline the context was made for; `None` for a plain route's, and when it is pruned.
+pub(crate) async fn control(readers: &Readers, id: ContextId) -> Result<Option<Control>, ApiError> {
+    let row = readers.context(id).await.map_err(unreadable)?;
+    Ok(row.and_then(|row| Control::of(row.accumulated.as_deref()?)))
+}
+
 /// The jobs that led to this one, the first of them first and this one last. What is pruned ends the way.
 pub(crate) async fn hops(readers: &Readers, id: JobId) -> Result<Vec<Hop>, ApiError> {
     let mut way: Vec<JobRow> = Vec::new();
@@ -132,7 +138,13 @@ pub(crate) async fn hops(readers: &Readers, id: JobId) -> Result<Vec<Hop>, ApiEr
         next = row.parent_job_id.as_deref().and_then(|parent| parent.parse().ok());
         way.push(row);
     }
-    let contexts = rows(readers, way.iter().find_map(|job| job.event_context_id.as_deref())).await?;
+    let mut contexts = rows(readers, way.iter().find_map(|job| job.event_context_id.as_deref())).await?;
+    // What a join is given accretes to the context before its branches: theirs stand beside that line.
+    for id in way.iter().filter_map(|job| job.event_context_id.as_deref()) {
+        if let (false, Ok(id)) = (contexts.iter().any(|row| row.id == id), id.parse()) {
+            contexts.extend(readers.context(id).await.map_err(unreadable)?);
+        }
+    }
     let contexts: BTreeMap<&str, &ContextRow> = contexts.iter().map(|row| (&*row.id, row)).collect();
     Ok(way.into_iter().rev().map(|job| hop(job, &contexts)).collect())
 }
