@@ -227,7 +227,7 @@ pub(crate) fn handed_on(
     {
         object.set("result", result);
     }
-    if let Some(input) = input.filter(|_| !is_synthetic).map(Raw::from) {
+    if let Some(input) = input.map(Raw::from) {
         for name in CARRIED.into_iter().filter(|name| !object.has(name)).collect::<Vec<_>>() {
             if let Some(value) = input.child(name) {
                 object.set_raw(name, value);

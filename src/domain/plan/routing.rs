@@ -158,8 +158,8 @@ impl Ended<'_> {
         let (Some(root), false) = (self.root, successors.is_empty()) else { return Ok(false) };
         // To arrive is no hop.
         let is_hop = successors.iter().any(|target| *target != Target::Arrive);
-        let depth = if is_hop { self.depth() } else { self.control.depth };
-        let Some(control) = self.hop_to(depth, root.max_depth, Some(root), event, plan) else { return Ok(true) };
+        let cap = if is_hop { root.max_depth } else { 0 };
+        let Some(control) = self.hop_to(self.depth(), cap, Some(root), event, plan) else { return Ok(true) };
         let control = Control { root: self.control.root.clone(), instance: self.control.instance, ..control };
         let enter = |hop: &Hop<'_>, fresh: Fresh<'_>| hop.enter(root, successors, self.job.seat, grown, fresh);
         self.with_hop(event, control, enter, fresh).map_err(|unclaimed| unclaimed.on_the_way())?;

@@ -42,6 +42,7 @@ fn max_depth_stops_a_pipeline_in_its_midst() {
     let run = Run::of(&generation, "p", "{}", &silent);
     assert_eq!(run.steps(), ["l", "r"]);
     assert!(!run.at("end__join").has_failed && run.dropped.len() == 1, "the join is made, what follows it is not");
+    assert_eq!(run.at("end__join").context["ductile"]["route_depth"], 1, "nothing is said to be deeper than it may");
 }
 
 /// Plain routes that feed each other stop at twenty hops.

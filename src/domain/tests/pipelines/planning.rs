@@ -1,8 +1,11 @@
 //! Which jobs follow which events.
 
+use ductile_domain::outcome::EmittedEvent;
+use ductile_domain::pipeline::{Prepared, prepare};
 use ductile_domain::plan::plan;
 use serde_json::json;
 
+use crate::run::claimed;
 use crate::world::{DEDUPE, children, counter, emits, event, job, now, raw, sound, success, value, wired};
 
 /// RTR-01, RTR-02, RTR-03, RTR-04, PIP-02: every match gives a job, by equality alone.
@@ -133,6 +136,42 @@ fn a_call_may_ask_that_nothing_follows() {
         let silent = plan(&generation, &quiet, &outcome, now(), &mut counter());
         assert!(silent.children.is_empty() && silent.contexts.is_empty());
         assert_eq!(silent.unmatched, ["e"]);
+    }
+}
+
+/// What is done once is the work: a decision before it neither uses the key up nor loses it.
+#[test]
+fn a_dedupe_key_goes_past_decisions_to_the_step_behind_them() {
+    let generation = sound(json!([{"name": "p", "on": "e", "steps": [
+        {"id": "x", "uses": "b", "if": {"path": "payload.n", "op": "exists"}}, {"id": "y", "uses": "c"},
+    ]}]));
+    let keyed = EmittedEvent { dedupe_key: Some("twin".into()), ..event("e", r#"{"n":1}"#) };
+    let first = emits(&generation, "a", vec![keyed]);
+    assert_eq!(first.children[0].dedupe_key, None);
+    let switch = claimed(&first.children[0], Some(first.contexts[0].accumulated.clone()));
+    let Ok(Prepared::Done { events, .. }) = prepare(&generation, &switch) else { panic!("not decided") };
+    let second = plan(&generation, &switch, &success(events), now(), &mut counter());
+    assert_eq!(second.children[0].dedupe_key.as_deref(), Some("twin"));
+    let gated = claimed(&second.children[0], Some(second.contexts[0].accumulated.clone()));
+    let third = plan(&generation, &gated, &success(Vec::new()), now(), &mut counter());
+    assert_eq!(third.children[0].dedupe_key, None, "another event has another key");
+}
+
+/// A step that was asked to start nothing else still goes on in its pipeline, as quietly.
+#[test]
+fn a_silent_step_is_followed_by_silent_steps() {
+    let generation = sound(json!([
+        {"name": "p", "on": "e", "steps": [{"id": "x", "uses": "b"}, {"id": "y", "uses": "c"}]},
+        {"name": "q", "on": "e", "steps": [{"uses": "d"}]},
+    ]));
+    let first = emits(&generation, "a", vec![event("e", "{}")]);
+    let outcome = success(vec![event("e", "{}")]);
+    for (is_routed, expected) in [(true, vec!["p/y", "p/x", "q/step_1"]), (false, vec!["p/y"])] {
+        let mut job = claimed(&first.children[0], Some(first.contexts[0].accumulated.clone()));
+        job.is_routed = is_routed;
+        let plan = plan(&generation, &job, &outcome, now(), &mut counter());
+        assert_eq!(plan.children.iter().map(|c| c.target_key.as_str()).collect::<Vec<_>>(), expected);
+        assert!(plan.children.iter().all(|child| child.is_routed == is_routed) && plan.unmatched.is_empty());
     }
 }
 

@@ -78,6 +78,21 @@ fn a_request_for_handle_has_the_envelope_and_the_flat_context() {
     assert_eq!(context["web"]["url"], "u");
 }
 
+/// The facts: the baggage fills the gaps of `handle` alone.
+#[test]
+fn other_commands_get_no_baggage_in_their_payload() {
+    let uses = |uses: &str| {
+        step(json!({"uses": uses, "baggage": {"claimed": "payload.k"}, "with": {"t": "{payload.claimed}"}}))
+    };
+    let (handle, poll) = (uses("b"), uses("b.poll"));
+    assert_eq!(request(&handle, &first(&handle, r#"{"k":1}"#)).expect("fine").0["payload"]["t"], 1);
+    assert!(request(&poll, &first(&poll, r#"{"k":1}"#)).expect_err("refused").contains("payload.claimed"));
+    assert_eq!(
+        request(&poll, &first(&poll, r#"{"k":1,"claimed":2}"#)).expect("fine").0,
+        json!({"k": 1, "claimed": 2, "t": 2})
+    );
+}
+
 /// PIP-29, DIS-17: a path that leads nowhere, or a text that is no template, fails the job and names it.
 #[test]
 fn a_template_without_a_value_refuses_the_attempt() {

@@ -167,6 +167,7 @@ impl<'a> Run<'a> {
         if ran.has_failed {
             assert!(plan.children.is_empty() && plan.joins.is_empty() && plan.arrivals.is_empty());
         }
+        assert!(plan.contexts.iter().all(|context| context.parent == job.context), "a row accretes to its emitter's");
         self.dropped.extend(plan.dropped);
         self.add(plan.contexts, plan.joins, plan.children, plan.arrivals);
         if let Some(seat) = job.seat {
