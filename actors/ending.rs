@@ -6,7 +6,6 @@ use std::sync::{Arc, PoisonError};
 
 use chrono::Utc;
 use ductile_domain::builtin;
-use ductile_domain::generation::Generation;
 use ductile_domain::outcome::{AttemptStatus, Cause, Outcome};
 use ductile_domain::plan::{self, Plan};
 use ductile_domain::retry::{self, RetryPolicy};
@@ -79,16 +78,13 @@ pub(crate) fn finish_with(args: &JobArgs, mut outcome: Outcome, mut plan: Plan) 
     Arc::new(Finish { fence: job.fence, outcome, ending, plan, is_awaited: false })
 }
 
-/// Takes out what `generation` does not run, which a plan made under it may hold when yet another came into force.
-pub(crate) fn leave_out_gone(plan: &mut Plan, generation: &Generation) -> Option<String> {
-    let is_there = |plugin: &str| builtin::is_builtin(plugin) || generation.config.wants(plugin);
-    let gone: Vec<_> = plan.children.extract_if(.., |child| !is_there(&child.plugin)).collect();
-    let first = gone.first()?;
-    Some(format!(
-        "{} jobs could not follow: plugin {:?} is removed or disabled in the configuration",
-        gone.len(),
-        first.plugin
-    ))
+/// Takes out what is not in force, and says so: what a plan made under one generation may hold when yet another came.
+pub(crate) fn leave_out_gone(plan: &mut Plan, is_in_force: impl Fn(&str) -> bool) -> Option<String> {
+    let is_gone = |plugin: &str| !builtin::is_builtin(plugin) && !is_in_force(plugin);
+    let gone: Vec<_> = plan.children.extract_if(.., |child| is_gone(&child.plugin)).collect();
+    let first = &gone.first()?.plugin;
+    let jobs = if gone.len() == 1 { "1 job".to_owned() } else { format!("{} jobs", gone.len()) };
+    Some(format!("{jobs} could not follow: plugin {first:?} is removed or disabled in the configuration"))
 }
 
 /// Nothing else wakes the actor, so that this takes no place in its mailbox and can't be refused.
@@ -124,5 +120,49 @@ impl Drop for Owed {
         if let Some(finish) = self.finish.take() {
             tell(&self.args, &self.actor, Msg::Unrecorded(finish));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use ductile_domain::ids::JobId;
+    use ductile_domain::job::NewJob;
+
+    use super::*;
+
+    fn child(plugin: &str) -> NewJob {
+        NewJob {
+            id: JobId::from(uuid::Uuid::now_v7()),
+            plugin: plugin.into(),
+            command: "handle".into(),
+            payload: None,
+            max_attempts: 1,
+            submitted_by: "route",
+            requested_by: None,
+            dedupe_key: None,
+            dedupe_window: Duration::ZERO,
+            dedupe_in_flight: false,
+            parent: None,
+            source_event: None,
+            target_key: String::new(),
+            context: None,
+            seat: None,
+            is_routed: true,
+            snapshot: None,
+            replay_of: None,
+        }
+    }
+
+    #[test]
+    fn only_what_is_gone_is_left_out() {
+        let children = ["there", "gone", builtin::SWITCH].map(child).to_vec();
+        let mut plan = Plan { children, ..Plan::default() };
+        let text = leave_out_gone(&mut plan, |plugin| plugin == "there").expect("something is gone");
+        assert!(text.starts_with("1 job could not follow: plugin \"gone\""), "{text}");
+        let left: Vec<_> = plan.children.iter().map(|child| &*child.plugin).collect();
+        assert_eq!(left, ["there", builtin::SWITCH]);
+        assert_eq!(leave_out_gone(&mut plan, |_| true), None);
     }
 }

@@ -227,7 +227,7 @@ impl Job {
             match ledger::finish(shared, &finish, &announced).await {
                 Ok(finished) if finished.verdict == Verdict::Replan => {
                     replans += 1;
-                    finish = self.replan(&finish, replans).await;
+                    finish = replan(&self.args, &finish, replans).await;
                 }
                 Ok(_) => break,
                 Err(WriteError::Closed) => {
@@ -246,14 +246,19 @@ impl Job {
 
     /// The ledger's supervisor is down, and with it this actor is about to be stopped. The outcome is not lost for that:
     /// a task holds it until the ledger is back, and the row is spoken for as long.
-    fn outlive(&mut self, finish: Arc<Finish>, announced: Announced) {
-        let JobArgs { shared, job, .. } = &self.args;
-        let (shared, plugin, id) = (shared.clone(), job.plugin.clone(), job.fence.job);
+    fn outlive(&mut self, mut finish: Arc<Finish>, announced: Announced) {
+        let args = self.args.clone();
+        let (shared, plugin, id) = (args.shared.clone(), args.job.plugin.clone(), args.job.fence.job);
         shared.processes.insert(id);
         self.is_settled = true;
         tokio::spawn(async move {
+            let mut replans = 0;
             while !shared.flags.is_shutting_down() {
                 match ledger::finish(&shared, &finish, &announced).await {
+                    Ok(finished) if finished.verdict == Verdict::Replan => {
+                        replans += 1;
+                        finish = replan(&args, &finish, replans).await;
+                    }
                     Err(WriteError::Closed) => tokio::time::sleep(Duration::from_millis(20)).await,
                     Ok(_) => break,
                     Err(error) => {
@@ -265,34 +270,6 @@ impl Job {
             shared.processes.remove(id);
             let _ = shared.addresses.dispatcher.try_cast(dispatcher::Msg::Ended { job: id, plugin });
         });
-    }
-
-    /// A reload has taken away what the plan needs: the router plans again under what is in force now. When that is not
-    /// enough either, the rest follows without it.
-    async fn replan(&self, finish: &Arc<Finish>, times: u32) -> Arc<Finish> {
-        let JobArgs { shared, job, .. } = &self.args;
-        loop {
-            let generation = shared.generation();
-            let make = |reply| router::Msg::Plan {
-                generation: generation.clone(),
-                job: job.clone(),
-                finish: finish.clone(),
-                reply,
-            };
-            match shared.addresses.router.call(make, CALL_DEADLINE).await {
-                Ok(mut plan) => {
-                    let left_out = if times < REPLANS { None } else { ending::leave_out_gone(&mut plan, &generation) };
-                    let mut outcome = finish.outcome.clone();
-                    outcome.error = left_out;
-                    return ending::finish_with(&self.args, outcome, plan);
-                }
-                // The plan is pure: asking again is free of effects, and the job must not end without it.
-                Err(error) => {
-                    tracing::warn!(component = "job", job_id = %job.fence.job, %error, "the router did not answer; asking again");
-                }
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
     }
 
     /// After the commit: whoever was refused for this job's sake may be tried again.
@@ -327,6 +304,36 @@ impl Drop for Job {
         if !self.is_settled {
             self.args.shared.crashes.add(self.args.job.fence);
         }
+    }
+}
+
+/// A reload has taken away what the plan needs: the router plans again under what is in force now. When that is not
+/// enough either, the rest follows without it.
+async fn replan(args: &JobArgs, finish: &Arc<Finish>, times: u32) -> Arc<Finish> {
+    let JobArgs { shared, job, .. } = args;
+    loop {
+        let generation = shared.generation();
+        let make = |reply| router::Msg::Plan {
+            generation: generation.clone(),
+            job: job.clone(),
+            finish: finish.clone(),
+            reply,
+        };
+        match shared.addresses.router.call(make, CALL_DEADLINE).await {
+            Ok(mut plan) => {
+                let mut outcome = finish.outcome.clone();
+                outcome.error = None;
+                if times >= REPLANS {
+                    outcome.error = ending::leave_out_gone(&mut plan, |plugin| generation.config.wants(plugin));
+                }
+                return ending::finish_with(args, outcome, plan);
+            }
+            // The plan is pure: asking again is free of effects, and the job must not end without it.
+            Err(error) => {
+                tracing::warn!(component = "job", job_id = %job.fence.job, %error, "the router did not answer; asking again");
+            }
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
 
