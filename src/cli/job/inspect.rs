@@ -85,6 +85,7 @@ fn show(job: &Value, report: &mut Report) {
             report.field(name, &crate::table::one_line(&value));
         }
     }
+    lineage::place(job, report);
     for path in rows(job, "artifacts").iter().filter_map(Value::as_str) {
         report.field("artifact", &crate::table::one_line(path));
     }

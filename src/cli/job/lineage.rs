@@ -7,12 +7,8 @@ use super::{indented, pretty, text, tree};
 use crate::report::{Report, Style};
 use crate::table::{Table, one_line};
 
-/// Prints where the job stands and what it carries; with `-v` what each hop has added.
+/// Prints the hops and the baggage; with `-v` what each hop has added to it.
 pub(super) fn show(job: &Value, report: &mut Report) {
-    place(&job["context"], report);
-    if job["plugin"] == "core.switch" {
-        report.field("decision", &one_line(&decision(job)));
-    }
     join(job, report);
     let hops = job["hops"].as_array().map(Vec::as_slice).unwrap_or_default();
     if hops.len() > 1 {
@@ -29,8 +25,10 @@ pub(super) fn show(job: &Value, report: &mut Report) {
     }
 }
 
-/// Pipeline, step, instance and depth; nothing outside pipelines and routes.
-fn place(context: &Value, report: &mut Report) {
+/// Prints where the job stands: pipeline, step, instance, depth, what it decided and which join waits for it; nothing
+/// outside pipelines and routes.
+pub(super) fn place(job: &Value, report: &mut Report) {
+    let context = &job["context"];
     let control = &context["control"];
     let (pipeline, root) = (text(context, "pipeline"), text(control, "root"));
     let called = if root.is_empty() || root == pipeline { String::new() } else { format!(" (called in {root})") };
@@ -49,6 +47,12 @@ fn place(context: &Value, report: &mut Report) {
             report.field(name, &one_line(&value));
         }
     }
+    if job["plugin"] == "core.switch" {
+        report.field("decision", &one_line(&decision(job)));
+    }
+    if job["join"].is_object() {
+        report.field("join", &join_state(&job["join"]));
+    }
 }
 
 /// What a decision node has decided, and why when it says so.
@@ -64,11 +68,9 @@ fn decision(job: &Value) -> String {
     }
 }
 
-/// The join that waits for the job, or that it followed, with what its branches have brought.
+/// What the branches have brought to the join that waits for the job, or that it followed.
 fn join(job: &Value, report: &mut Report) {
-    let join = &job["join"];
-    let Some(branches) = join["branches"].as_array() else { return };
-    report.field("join", &join_state(join));
+    let Some(branches) = job["join"]["branches"].as_array() else { return };
     report.line("");
     let mut table = Table::new(&["BRANCH", "STEP", "STATUS", "JOB", "ERROR"]);
     for branch in branches {

@@ -61,9 +61,10 @@ pub(super) fn work(job: &Value) -> (String, String) {
         Some("core.switch") if said("ductile.switch.true") => ("<if>".into(), "true".into()),
         Some("core.switch") if said("ductile.switch.false") => ("<if>".into(), "false".into()),
         Some("core.switch") => ("<if>".into(), String::new()),
+        // Its result is a sentence that begins with how many succeeded.
         Some("core.join") => {
-            let joined = events().find_map(|event| event["payload"]["branches"].as_array().map(Vec::len));
-            ("<join>".into(), joined.map(|n| format!("of {n}")).unwrap_or_default())
+            let said = job["result"]["result"].as_str().and_then(|text| text.split_once(" branches"));
+            ("<join>".into(), said.map(|(count, _)| count.to_owned()).unwrap_or_default())
         }
         _ => (text(job, "plugin"), text(job, "command")),
     }
@@ -125,8 +126,8 @@ mod tests {
         assert_eq!(work(&decided("ductile.switch.true")), ("<if>".into(), "true".into()));
         assert_eq!(work(&decided("ductile.switch.false")), ("<if>".into(), "false".into()));
         assert_eq!(work(&json!({"plugin": "core.switch"})), ("<if>".into(), String::new()));
-        let join = json!({"plugin": "core.join", "result": {"events": [{"type": "ductile.join", "payload": {"branches": [1, 2]}}]}});
-        assert_eq!(work(&join), ("<join>".into(), "of 2".into()));
+        let join = json!({"plugin": "core.join", "result": {"result": "1 of 2 branches succeeded"}});
+        assert_eq!(work(&join), ("<join>".into(), "1 of 2".into()));
         assert_eq!(work(&json!({"plugin": "echo", "command": "poll"})), ("echo".into(), "poll".into()));
         assert_eq!(step(&json!({"pipeline": "p", "step_id": "s"})), "p/s");
         assert_eq!(step(&json!({})), "");

@@ -60,7 +60,13 @@ async fn hops(readers: &Readers, id: JobId) -> Result<Value, Error> {
         next = row.parent_job_id.as_deref().and_then(|parent| parent.parse().ok());
         way.push(row);
     }
-    let contexts = lineage(readers, way.iter().find_map(|job| job.event_context_id.as_deref())).await?;
+    let mut contexts = lineage(readers, way.iter().find_map(|job| job.event_context_id.as_deref())).await?;
+    // What a join is given accretes to the context before its branches: theirs stand beside that line.
+    for id in way.iter().filter_map(|job| job.event_context_id.as_deref()) {
+        if let (false, Ok(id)) = (contexts.iter().any(|row| row.id == id), id.parse()) {
+            contexts.extend(readers.context(id).await.map_err(Error::ledger)?);
+        }
+    }
     let hops = way.into_iter().rev().map(|job| {
         let of = contexts.iter().find(|context| Some(&context.id) == job.event_context_id.as_ref());
         hop(job, of)

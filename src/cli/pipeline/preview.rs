@@ -77,12 +77,13 @@ fn lines(preview: &Value) -> Vec<(String, Style)> {
         ),
     });
     for step in preview["steps"].as_array().into_iter().flatten() {
-        lines.extend(step_lines(step));
+        lines.extend(step_lines(step, preview["faults"].as_array().is_some_and(|faults| !faults.is_empty())));
     }
     lines.into_iter().map(|(line, style)| (one_line(&line), style)).collect()
 }
 
-fn step_lines(step: &Value) -> Vec<(String, Style)> {
+/// `is_broken`: the walk has ended early, and what it has not met is no decision's doing.
+fn step_lines(step: &Value, is_broken: bool) -> Vec<(String, Style)> {
     let text = |key: &str| step[key].as_str().unwrap_or_default();
     let work = match text("plugin") {
         "core.switch" => "<if>".to_owned(),
@@ -99,31 +100,30 @@ fn step_lines(step: &Value) -> Vec<(String, Style)> {
         }
         ("requested", _) => lines.push(head("runs".into(), Style::Green)),
         ("refused", _) => lines.push(head(format!("FAILS: {}", text("error")), Style::Red)),
+        ("bypassed", _) if is_broken => lines.push(head("not reached".into(), Style::Dim)),
         ("bypassed", _) => lines.push(head("passed over".into(), Style::Dim)),
         (later, Value::Null) => lines.push(head(later.to_owned(), Style::Plain)),
         (later, tree) => lines.push(head(format!("{later} by {}", condition(tree)), Style::Plain)),
     }
-    if text("state") == "requested" {
-        lines.extend(fields(step, "payload", "="));
-        lines.extend(fields(step, "context", "=").filter(|(line, _)| !is_control(line)));
-    } else {
-        lines.extend(fields(step, "baggage", "from"));
+    match text("state") {
+        "requested" => lines.extend(fields(step, "payload", "=").chain(fields(step, "context", "="))),
+        "bypassed" => {}
+        _ => lines.extend(fields(step, "baggage", "from")),
     }
     lines
 }
 
 /// A line for each field of an object; texts that say where a value comes from stand bare.
 fn fields<'a>(step: &'a Value, key: &'a str, sign: &'a str) -> impl Iterator<Item = (String, Style)> + 'a {
-    step[key].as_object().into_iter().flatten().map(move |(name, value)| {
+    step[key].as_object().into_iter().flatten().filter(|(name, _)| !is_control(name)).map(move |(name, value)| {
         let value = if sign == "from" { text_of(value) } else { value.to_string() };
         (format!("      {key} {name} {sign} {value}"), Style::Plain)
     })
 }
 
-/// What the gateway itself puts into every context says nothing about the pipeline.
-fn is_control(line: &str) -> bool {
-    let name = line.trim_start().strip_prefix("context ").unwrap_or_default();
-    ["ductile_", "origin_", "trace_id "].iter().any(|own| name.starts_with(own))
+/// What the gateway itself puts into every context, and from there into payloads, says nothing about the pipeline.
+fn is_control(name: &str) -> bool {
+    name.starts_with("ductile_") || name.starts_with("origin_") || name == "trace_id"
 }
 
 fn text_of(value: &Value) -> String {
@@ -144,7 +144,7 @@ mod tests {
             "steps": [
                 {"node": "a__switch", "plugin": "core.switch", "command": "handle", "state": "decided", "holds": true, "reason": "payload.x is 2"},
                 {
-                    "node": "a", "plugin": "say", "command": "poll", "state": "requested", "payload": {"n": 1},
+                    "node": "a", "plugin": "say", "command": "poll", "state": "requested", "payload": {"n": 1, "trace_id": "t"},
                     "context": {"ductile_plugin": "say", "trace_id": "t", "web": {"url": "u"}}, "baggage": {"web.url": "u"},
                 },
                 {
@@ -152,7 +152,7 @@ mod tests {
                     "if": {"path": "payload.n", "op": "gt", "value": 1},
                 },
                 {"node": "b", "plugin": "say", "command": "handle", "state": "decided at run time", "baggage": {"k": "payload.v"}},
-                {"node": "c", "plugin": "say", "command": "handle", "state": "bypassed"},
+                {"node": "c", "plugin": "say", "command": "handle", "state": "bypassed", "baggage": {"k": "payload.v"}},
                 {"node": "step_1__join", "plugin": "core.join", "command": "handle", "state": "decided at run time"},
                 {"node": "d", "plugin": "say", "command": "handle", "state": "refused", "error": "no payload.url"},
             ],
@@ -173,6 +173,7 @@ an event somebody.came with this payload does not start it: payload.n is 1; by h
         let drawn: Vec<String> = lines(&preview).into_iter().map(|(line, _)| line).collect();
         assert_eq!(drawn.join("\n"), expected, "\n{}", drawn.join("\n"));
         assert_eq!(faults(&preview), ["step d: no payload.url"]);
+        assert_eq!(step_lines(&preview["steps"][4], true)[0].0, "  c  say.handle: not reached");
         assert!(faults(&json!({"faults": ["too deep"]})).contains(&"too deep".to_owned()));
     }
 }
