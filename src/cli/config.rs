@@ -156,12 +156,8 @@ fn missing(document: &Value, path: &str) -> Error {
 
 /// With `-v`: the file and line of each value that was written.
 fn origins(provenance: &Provenance, path: &str, report: &Report) {
-    for (at, place) in provenance.iter() {
-        let is_below = path.is_empty()
-            || at.strip_prefix(path).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']));
-        if is_below {
-            report.detail(format!("{at}: {}:{}", place.file.display(), place.line));
-        }
+    for (at, place) in provenance.below(path) {
+        report.detail(format!("{at}: {}:{}", place.file.display(), place.line));
     }
 }
 

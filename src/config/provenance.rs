@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use ductile_domain::problem::Problem;
 
 use crate::findings::Findings;
-use crate::node::{Content, Filled, Node};
+use crate::node::{Content, Filled, Node, join};
 
 /// What stands in a message for a text that the environment gave.
 const HIDDEN: &str = "the value from the environment";
@@ -84,6 +84,26 @@ impl Provenance {
     /// All places by path.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Place)> {
         self.places.iter().map(|(path, place)| (path.as_str(), place))
+    }
+
+    /// All places at and below `path`, which may name pipelines by name, and entries of lists by `.<index>`.
+    pub fn below(&self, path: &str) -> impl Iterator<Item = (&str, &Place)> {
+        let path = self.indexed(&self.by_index(path));
+        let is_below = move |at: &str| {
+            path.is_empty()
+                || at.strip_prefix(&*path).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+        };
+        self.iter().filter(move |(at, _)| is_below(at))
+    }
+
+    /// `steps.0.uses` as `steps[0].uses`, where that is a value that was written.
+    fn indexed(&self, path: &str) -> String {
+        let mut out = String::new();
+        for part in path.split('.') {
+            let index = format!("{out}[{part}]");
+            out = if self.places.contains_key(&index) { index } else { join(&out, part) };
+        }
+        out
     }
 
     /// Adds file, line and column to problems that others found in the loaded configuration, and takes out of their
@@ -194,15 +214,20 @@ mod tests {
 
     fn provenance() -> Provenance {
         let place = |line| Place { file: "/c/p.yaml".into(), line, column: 3 };
-        let places =
-            [("pipelines", 1), ("pipelines[0]", 2), ("pipelines[0].steps", 4), ("pipelines[0].steps[0].uses", 5)]
-                .into_iter()
-                .chain([
-                    ("pipelines[1]", 8),
-                    ("pipelines[1].steps", 9),
-                    ("routes[0].to", 20),
-                    ("plugins.a.b.config", 30),
-                ]);
+        let places = [
+            ("pipelines", 1),
+            ("pipelines[0]", 2),
+            ("pipelines[0].steps", 4),
+            ("pipelines[0].steps[0]", 5),
+            ("pipelines[0].steps[0].uses", 6),
+        ]
+        .into_iter()
+        .chain([
+            ("pipelines[1]", 8),
+            ("pipelines[1].steps", 9),
+            ("routes[0].to", 20),
+            ("plugins.a.b.config", 30),
+        ]);
         Provenance {
             places: places.map(|(path, line)| (path.to_owned(), place(line))).collect(),
             pipelines: [("a".to_owned(), 0), ("a.steps".to_owned(), 1)].into(),
@@ -222,8 +247,9 @@ mod tests {
     #[test]
     fn a_problem_gets_the_place_of_the_nearest_value_around_it() {
         for (path, line) in [
-            ("pipelines.a.steps[0].uses", Some(5)),
-            ("pipelines.a.steps[0].with.x", Some(4)),
+            ("pipelines.a.steps[0].uses", Some(6)),
+            ("pipelines.a.steps[0].with.x", Some(5)),
+            ("pipelines.a.steps[1].uses", Some(4)),
             ("pipelines.a", Some(2)),
             ("pipelines[0].from_plugin", Some(2)),
             // Its name has a dot; the longer name wins.
@@ -239,6 +265,20 @@ mod tests {
         }
         let elsewhere = Problem::error("yaml", "x").in_file("/other").at_path("pipelines[0]");
         assert_eq!(provenance().place(vec![elsewhere.clone()]), [elsewhere]);
+    }
+
+    #[test]
+    fn places_are_listed_below_a_path_of_either_form() {
+        let lines = |path: &str| provenance().below(path).map(|(_, place)| place.line).collect::<Vec<_>>();
+        assert_eq!(lines("pipelines.a"), [2, 4, 5, 6]);
+        assert_eq!(lines("pipelines.0.steps"), [4, 5, 6]);
+        assert_eq!(lines("pipelines[0].steps.0"), [5, 6]);
+        assert_eq!(lines("pipelines.0.steps.0.uses"), [6]);
+        assert_eq!(lines("pipelines.a.steps.steps"), [9]);
+        assert_eq!(lines("plugins.a"), [30]);
+        assert_eq!(lines("plugins.a.b"), [30]);
+        assert_eq!(lines("").len(), 9);
+        assert!(lines("nothing").is_empty());
     }
 
     #[test]
