@@ -4,7 +4,6 @@
 //! [`runner::Runner`] runs its process, [`outcome::judge`] turns what came back into an outcome.
 
 mod capture;
-mod context;
 pub mod discover;
 pub mod environment;
 pub mod leftovers;

@@ -8,11 +8,10 @@ use ductile_domain::catalog::Plugin;
 use ductile_domain::job::ClaimedJob;
 use ductile_domain::manifest::PROTOCOL;
 use ductile_domain::outcome::EmittedEvent;
+use ductile_domain::raw::Object;
 use ductile_domain::time::{self, Timestamp};
 use serde::Deserialize;
 use serde_json::value::RawValue;
-
-use crate::context;
 
 /// Event types that only the gateway may use.
 pub const RESERVED_PREFIXES: &[&str] = &["ductile.", "job."];
@@ -24,7 +23,8 @@ const LONGEST_NAME: usize = 512;
 /// of their own, and an answer that they can't read would be lost to the operator.
 const DEEPEST: usize = 100;
 
-/// Writes the request for one attempt: compact JSON without a line end.
+/// Writes the request for one attempt: compact JSON without a line end. Payload and context of the job are those that
+/// preflight made of the stored ones.
 #[must_use]
 pub fn request(job: &ClaimedJob, plugin: &Plugin, deadline_at: Timestamp) -> Vec<u8> {
     let stored = job.payload.as_deref().map(RawValue::get);
@@ -42,7 +42,7 @@ pub fn request(job: &ClaimedJob, plugin: &Plugin, deadline_at: Timestamp) -> Vec
     out.push_str(",\"state\":");
     out.push_str(state);
     out.push_str(",\"context\":");
-    context::write(&mut out, job.context.as_deref(), &job.plugin);
+    push_context(&mut out, job.context.as_deref(), &job.plugin);
     let payload = if &*job.command == "handle" {
         let event = stored.unwrap_or("{}");
         out.push_str(",\"event\":");
@@ -69,6 +69,24 @@ fn payload_of(event: &str) -> Option<&str> {
         payload: Option<&'a RawValue>,
     }
     serde_json::from_str::<Envelope<'_>>(event).ok()?.payload.map(RawValue::get)
+}
+
+/// The context as preflight shows it, with `ductile_plugin`, which always names the plugin that runs now.
+fn push_context(out: &mut String, context: Option<&RawValue>, plugin: &str) {
+    const KEY: &str = "ductile_plugin";
+    match context.and_then(|context| Object::read(context.into())) {
+        Some(mut shown) => {
+            shown.set_value(KEY, &plugin.into());
+            out.push_str(shown.to_raw_value().get());
+        }
+        None => {
+            out.push('{');
+            push_text(out, KEY);
+            out.push(':');
+            push_text(out, plugin);
+            out.push('}');
+        }
+    }
 }
 
 fn push_text(out: &mut String, text: &str) {

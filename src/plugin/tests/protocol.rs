@@ -65,23 +65,6 @@ fn a_handle_gets_the_envelope_and_its_payload_twice() {
     assert_eq!(request["context"], json!({"ductile_plugin": "echo", "ductile_pipeline": "p", "x": {"y": []}}));
 }
 
-/// PIP-38: inside a pipeline the flat names stand for what the ledger keeps under `ductile`; the baggage stays as it is.
-#[test]
-fn what_the_gateway_knows_of_a_hop_has_flat_names() {
-    let plugin = echo();
-    let mut handle = job(&plugin, "handle", None);
-    let hop = r#""pipeline":"p","step_id":"s","root":"r","node":"c/s","pipeline_instance_id":"i","route_depth":3,"route_max_depth":20"#;
-    handle.context = Some(raw(&format!(
-        r#"{{"b":1.50,"ductile_plugin":"x","ductile":{{{hop}}},"a":{{"é":[]}},"ductile_step_id":"mine","trace_id":"t"}}"#
-    )));
-    let bytes = protocol::request(&handle, &plugin, time::parse("2026-01-01T00:00:00Z").expect("valid"));
-    let text = String::from_utf8(bytes).expect("UTF-8");
-    let expected = r#""context":{"ductile_plugin":"echo","ductile_pipeline":"p","ductile_step_id":"s","ductile_pipeline_instance_id":"i","ductile_route_depth":3,"ductile_route_max_depth":20,"b":1.50,"a":{"é":[]},"trace_id":"t"},"#;
-    assert!(text.contains(expected), "{text}");
-    handle.context = Some(raw(r#"{"ductile":{"route_depth":2,"pipeline":null}}"#));
-    assert_eq!(request(&plugin, &handle)["context"], json!({"ductile_plugin": "echo", "ductile_route_depth": 2}));
-}
-
 #[test]
 fn values_are_passed_on_as_they_were_written() {
     let plugin = echo();
