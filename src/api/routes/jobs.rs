@@ -13,8 +13,8 @@ use crate::routes::filters::{instant, job_id, page, status};
 use crate::views::history::{self, Part};
 use crate::views::{self, JobView, ListQuery};
 
-/// Says that descendants were left out of a tree, whose body is a bare list.
-const TRUNCATED: HeaderName = HeaderName::from_static("ductile-truncated");
+/// Says that descendants were left out of a tree, which is a bare list.
+pub(super) const TRUNCATED: HeaderName = HeaderName::from_static("ductile-truncated");
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use axum::http::StatusCode;
+use axum::http::header::HeaderValue;
 use ductile_domain::ids::JobId;
 use ductile_domain::job::JobStatus;
 use ductile_domain::pipeline::{Action, Execution, Pipeline};
@@ -15,6 +16,7 @@ use crate::call::{Answer, Call, closed, json_answer};
 use crate::error::{ApiError, Code};
 use crate::gateway::{Gateway, PipelineStart, Submitted};
 use crate::routes::filters::flag;
+use crate::routes::jobs::TRUNCATED;
 use crate::routes::plugins::{dedupe_key, job_of, parse_body};
 use crate::views::pipelines as views;
 use crate::views::runs;
@@ -141,9 +143,14 @@ async fn awaited<G: Gateway>(call: &Call<G>, pipeline: &Pipeline, first: Submitt
         return json_answer(StatusCode::ACCEPTED, &answer);
     }
     let run = runs::ended(call.app.gateway.readers(), pipeline, job, call.caller.sees_results()).await?;
-    let mut run = run.ok_or_else(|| ApiError::internal(format!("job {job} ended and is not in the ledger")))?;
+    let (mut run, is_truncated) =
+        run.ok_or_else(|| ApiError::internal(format!("job {job} ended and is not in the ledger")))?;
     run.duration_ms = u64::try_from(begin.elapsed().as_millis()).unwrap_or(u64::MAX);
-    json_answer(StatusCode::OK, &run)
+    let mut response = json_answer(StatusCode::OK, &run)?;
+    if is_truncated {
+        response.headers_mut().insert(TRUNCATED, HeaderValue::from_static("true"));
+    }
+    Ok(response)
 }
 
 /// A token that is denied a command starts no pipeline that runs it.

@@ -27,22 +27,18 @@ pub(crate) struct Run {
     tree: Vec<TreeJob>,
 }
 
-/// The run that began with `job`; `None` when there is no such job.
+/// The run that began with `job`, and whether jobs were left out; `None` when there is no such job.
 pub(crate) async fn ended(
     readers: &Readers,
     pipeline: &Pipeline,
     job: JobId,
     sees_results: bool,
-) -> Result<Option<Run>, ApiError> {
-    let Some((tree, _)) = history::tree(readers, job, sees_results).await? else { return Ok(None) };
+) -> Result<Option<(Run, bool)>, ApiError> {
+    let Some((tree, is_truncated)) = history::tree(readers, job, sees_results).await? else { return Ok(None) };
     let decisive = &tree[decisive(pipeline, &tree)];
-    Ok(Some(Run {
-        job_id: job.to_string(),
-        status: decisive.status,
-        duration_ms: 0,
-        result: decisive.result.clone(),
-        tree,
-    }))
+    let run =
+        Run { job_id: job.to_string(), status: decisive.status, duration_ms: 0, result: decisive.result.clone(), tree };
+    Ok(Some((run, is_truncated)))
 }
 
 /// The jobs of the run that the job belongs to, or of its whole family when it belongs to none; `None` when there is no

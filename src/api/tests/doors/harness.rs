@@ -47,7 +47,7 @@ pub(crate) fn job(number: u128) -> JobId {
 }
 
 pub(crate) struct Fake {
-    generation: Mutex<Arc<Generation>>,
+    pub(crate) generation: Mutex<Arc<Generation>>,
     pub(crate) ring: EventRing,
     pub(crate) ledger: Ledger,
     /// How far the ledger's clock is ahead, in hours.
@@ -104,18 +104,6 @@ impl Fake {
     /// Puts a generation with these tokens in force, and without the administrator's when there is no scope for it.
     pub(crate) fn put_in_force(&self, scopes: &[&[&str]], admin: &[&str]) {
         *self.generation.lock().expect("not poisoned") = Arc::new(generation(scopes, admin));
-    }
-
-    /// Puts a generation with these pipelines and no route in force, as a reload would.
-    pub(crate) fn rewire(&self, pipelines: Value) {
-        let mut next = generation(&[], &["*"]);
-        next.config.pipelines = pipelines.as_array().expect("a list").clone();
-        next.config.routes.clear();
-        next.config.source.sanitized = json!({ "pipelines": pipelines });
-        let (compiled, problems) = Pipelines::compile(&next.config, &next.catalog);
-        assert!(problems.iter().all(|p| !p.is_error()), "{problems:?}");
-        next.pipelines = Arc::new(compiled);
-        *self.generation.lock().expect("not poisoned") = Arc::new(next);
     }
 
     /// The same generation with another configuration.
@@ -286,7 +274,7 @@ fn node(path: &str, kind: &str, children: Vec<TreeNode>) -> TreeNode {
     }
 }
 
-fn generation(scopes: &[&[&str]], admin: &[&str]) -> Generation {
+pub(crate) fn generation(scopes: &[&[&str]], admin: &[&str]) -> Generation {
     let mut config = config();
     if !admin.is_empty() {
         config.api.tokens.push(token(ADMIN, admin));
@@ -296,7 +284,7 @@ fn generation(scopes: &[&[&str]], admin: &[&str]) -> Generation {
     for (name, uses) in [("echo", None), ("parrot", Some("echo"))] {
         config.plugins.insert(name.to_owned(), entry(uses));
     }
-    let (pipelines, shown) = wiring();
+    let (pipelines, shown) = crate::wiring::wiring();
     config.pipelines = pipelines["pipelines"].as_array().expect("a list").clone();
     config.routes = pipelines["routes"].as_array().expect("a list").clone();
     config.source.sanitized = shown;
@@ -305,36 +293,6 @@ fn generation(scopes: &[&[&str]], admin: &[&str]) -> Generation {
     problems.extend(of_pipelines);
     assert!(problems.iter().all(|p| !p.is_error()), "{problems:?}");
     Generation { no: 4, snapshot: Some(9), config, catalog, pipelines: Arc::new(pipelines) }
-}
-
-/// Pipelines and a route, as they are compiled and as the sanitized document shows them.
-fn wiring() -> (Value, Value) {
-    let wiring = |secret: &str, template: &str| {
-        json!({
-            "pipelines": [
-                {"name": "greet", "on": "mail.seen", "from_plugin": "echo", "execution_mode": "sync", "timeout": "200ms",
-                    "if": {"path": "payload.kind", "op": "eq", "value": "mail"},
-                    "steps": [
-                        {"id": "look", "uses": "echo", "baggage": {"mail.id": "payload.id"}},
-                        {"id": "say", "uses": "parrot.poll", "if": {"path": "payload.loud", "op": "eq", "value": true}},
-                    ]},
-                {"name": "fan", "on": "mail.seen", "execution_mode": "synchronous",
-                    "steps": [{"split": [{"id": "left", "uses": "parrot"}, {"id": "right", "uses": "parrot.poll"}]}]},
-                {"name": "both", "on": "mail.sorted", "execution_mode": "synchronous",
-                    "steps": [
-                        {"id": "begin", "uses": "echo"},
-                        {"split": [{"id": "left", "uses": "parrot"}, {"id": "right", "uses": "parrot.poll"}]},
-                        {"id": "end", "uses": "parrot", "join": "any_succeeded"},
-                    ]},
-                {"name": "told", "on-hook": "job.failed",
-                    "if": {"path": "payload.error", "op": "neq", "value": secret},
-                    "steps": [{"uses": "parrot", "payload": {"url": secret}, "with": {"text": template}}]},
-            ],
-            "routes": [{"from": "echo", "event_type": "mail.read", "to": "parrot"}],
-        })
-    };
-    // No answer may show what came from the environment.
-    (wiring("canary-wired-81c0", "at canary-wired-72f9: {payload.error}"), wiring("[REDACTED]", "[REDACTED]"))
 }
 
 fn token(secret: &str, words: &[&str]) -> Token {

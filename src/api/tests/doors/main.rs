@@ -13,3 +13,4 @@ mod pipelines;
 mod runs;
 mod socket;
 mod system;
+mod wiring;

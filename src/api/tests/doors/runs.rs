@@ -134,6 +134,27 @@ async fn a_synchronous_run_is_answered_with_its_end() {
     }
 }
 
+/// API-07: what is left out of a large tree is said to be.
+#[tokio::test]
+async fn a_run_of_too_many_jobs_says_that_some_are_left_out() {
+    let door = Door::new().await;
+    door.fake.run_step("greet", &step(1, None, "echo", "look"), None).await;
+    let children = (2..=1_001).map(|number| {
+        let mut child = new_job(job(number), "poll");
+        child.parent = Some(job(1));
+        child
+    });
+    door.fake.ledger.writer.enqueue(children.collect(), door.fake.generation().no).await.expect("enqueued");
+    door.fake.ended.send_replace(true);
+    let reply = door.post("/pipeline/greet", "").await;
+    assert_eq!(
+        (reply.status, &reply.headers["ductile-truncated"]),
+        (StatusCode::OK, &"true".parse().expect("a value"))
+    );
+    let end = reply.json();
+    assert_eq!((&end["result"]["result"], end["tree"].as_array().map(Vec::len)), (&json!("look"), Some(1_000)));
+}
+
 /// CLI-27, QUE-35: the context with its baggage, what it accretes to, and the hops with what was decided.
 #[tokio::test]
 async fn a_job_of_a_pipeline_is_shown_with_the_way_that_led_to_it() {
