@@ -38,6 +38,12 @@ pipelines:
       - id: close
         uses: say
         join: any_succeeded
+  - name: slow
+    on: article.long
+    execution_mode: synchronous
+    timeout: 100ms
+    steps:
+      - uses: nap
   - name: broken
     on: article.lost
     execution_mode: synchronous
@@ -49,7 +55,7 @@ pipelines:
 /// A gateway with the pipelines, not started.
 fn prepared(pipelines: &str) -> Gateway {
     let fail = "printf '{\"status\":\"error\",\"error\":\"no such article\",\"retry\":false}'\n";
-    let gateway = Gateway::new().script("say", SAY).script("fail", fail).prepare();
+    let gateway = Gateway::new().script("say", SAY).script("fail", fail).script("nap", "sleep 30").prepare();
     let config = gateway.path("config.yaml");
     let whole = fs::read_to_string(&config).expect("a configuration") + pipelines;
     fs::write(&config, whole).expect("written");
@@ -138,6 +144,20 @@ fn a_failed_pipeline_says_where_and_why() {
     assert_eq!((&accepted["plugin"], &accepted["command"]), (&json!("pipeline"), &json!("broken")));
     let (code, _, stderr) = said(&gateway.cli(&["pipeline", "run", "brocken"]));
     assert!(code == 1 && stderr.contains("broken"), "{code} {stderr}");
+}
+
+/// API-10: who waits gets the job and the next step when the time is over; the work goes on.
+#[test]
+fn a_pipeline_that_outlasts_its_time_goes_on() {
+    let mut gateway = prepared(PIPELINES);
+    gateway.start();
+    for way in [&[][..], &["--wait", "--timeout", "100ms"]] {
+        let (code, _, stderr) = said(&gateway.cli(&[&["pipeline", "run", "slow"], way].concat()));
+        assert_eq!(code, 1, "{stderr}");
+        assert!(stderr.contains("has not ended after") && stderr.contains("ductile job tree "), "{stderr}");
+    }
+    let going_on = "SELECT count(*) FROM job_queue WHERE status IN ('queued', 'running')";
+    assert_eq!(gateway.sql_one(going_on), "2");
 }
 
 /// CLI-18, PIP-05: what is wrong is told with file, line and a hint, by the check and by the start, all at once.

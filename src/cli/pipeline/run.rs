@@ -19,6 +19,9 @@ use crate::tree_view::span;
 /// Synchronous pipelines are answered within the gateway's own limit, which is never longer.
 const LONGEST_ANSWER: Duration = Duration::from_secs(3_600);
 
+/// What the gateway shows of a tree; of a larger one nobody can say here whether it has ended.
+const LARGEST_TREE: usize = 1_000;
+
 /// Starts it and prints its job, or its end.
 ///
 /// # Errors
@@ -48,12 +51,10 @@ pub(super) async fn run(args: &PipelineRun, global: &Global, report: &mut Report
         report.document(&answer);
     } else {
         let roots = roots(&answer)?;
-        if answer["timeout_exceeded"] == true {
-            report.note(format!("note: pipeline {} goes on; its time to be waited for is over", args.name));
-        } else if answer["duplicate"] == true {
-            report.note(format!("note: pipeline {} was asked for before; this is its job", args.name));
-        }
         roots.iter().for_each(|id| report.line(id.to_string()));
+    }
+    if answer["timeout_exceeded"] == true {
+        return Err(late(&roots(&answer)?, began.elapsed()));
     }
     Ok(())
 }
@@ -85,7 +86,13 @@ async fn whole(
         let mut jobs = Vec::new();
         for root in roots {
             let mut tree = client.get(&format!("/job/{root}/tree")).await?;
-            jobs.extend(unhooked(tree.as_array_mut().map(std::mem::take).unwrap_or_default()));
+            let tree = tree.as_array_mut().map(std::mem::take).unwrap_or_default();
+            if tree.len() >= LARGEST_TREE {
+                return Err(Error::Failed(format!(
+                    "more than {LARGEST_TREE} jobs followed, which is too many to wait for; they go on: `ductile job list`"
+                )));
+            }
+            jobs.extend(unhooked(tree));
         }
         let Some(open) = jobs.iter().find(|job| !job::is_over(job)) else { return Ok(jobs) };
         let id: JobId = open["job_id"]
@@ -95,7 +102,7 @@ async fn whole(
         let left = timeout.map(|timeout| timeout.saturating_sub(began.elapsed()));
         if let Err(error) = job::wait(client, id, left, report).await {
             let is_late = timeout.is_some_and(|timeout| began.elapsed() >= timeout);
-            return Err(if is_late { late(roots, timeout) } else { error });
+            return Err(if is_late { late(roots, began.elapsed()) } else { error });
         }
     }
 }
@@ -115,10 +122,10 @@ fn unhooked(tree: Vec<Value>) -> Vec<Value> {
         .collect()
 }
 
-fn late(roots: &[JobId], timeout: Option<Duration>) -> Error {
+fn late(roots: &[JobId], waited: Duration) -> Error {
     Error::Failed(format!(
         "the pipeline has not ended after {}; it goes on: `ductile job tree {}`",
-        span(timeout.unwrap_or_default()),
+        span(waited),
         roots.first().map(ToString::to_string).unwrap_or_default()
     ))
 }
@@ -237,6 +244,14 @@ mod tests {
         let error = error.expect_err("it failed");
         assert_eq!(error.exit_code(), 1);
         assert_eq!(error.to_string(), "pipeline p is failed at step pay: no money\n  next: ductile job inspect b");
+    }
+
+    #[test]
+    fn what_goes_on_is_told_with_the_command_that_shows_it() {
+        let id: JobId = "01890f3e-7c5a-7000-8000-000000000001".parse().expect("an id");
+        let error = late(&[id], Duration::from_secs(90));
+        let expected = format!("the pipeline has not ended after 1m30s; it goes on: `ductile job tree {id}`");
+        assert_eq!((error.exit_code(), error.to_string()), (1, expected));
     }
 
     #[test]
