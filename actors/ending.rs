@@ -59,7 +59,7 @@ pub(crate) fn finish(args: &JobArgs, outcome: Outcome) -> Arc<Finish> {
 }
 
 /// The end with what was planned. What stops a plan shows in the outcome.
-pub(crate) fn finish_with(args: &JobArgs, mut outcome: Outcome, mut plan: Plan) -> Arc<Finish> {
+pub(crate) fn finish_with(args: &JobArgs, mut outcome: Outcome, plan: Plan) -> Arc<Finish> {
     let JobArgs { generation, job, .. } = args;
     for kind in &plan.unmatched {
         tracing::debug!(component = "router", plugin = %job.plugin, job_id = %job.fence.job, event = kind, "event matched nothing");
@@ -68,9 +68,7 @@ pub(crate) fn finish_with(args: &JobArgs, mut outcome: Outcome, mut plan: Plan) 
         outcome.status = AttemptStatus::Failed;
         outcome.cause = Some(Cause::Routing);
         outcome.error = Some(fault.clone());
-        (plan.contexts, plan.joins, plan.children, plan.arrivals) = Default::default();
-    }
-    if let Some(dropped) = plan.dropped.first() {
+    } else if let Some(dropped) = plan.dropped.first() {
         outcome.error = Some(announce::why_dropped(dropped));
     }
     let policy = generation.catalog.get(&job.plugin).map_or_else(RetryPolicy::default, |p| p.retry);

@@ -560,6 +560,7 @@ pipelines:
 ",
     )
     .await;
+    let begun = tokio::time::Instant::now();
     let callers: Vec<_> = (0..4)
         .map(|_| {
             let handle = gateway.handle().clone();
@@ -586,6 +587,8 @@ pipelines:
     for caller in callers {
         caller.await.expect("no panic");
     }
+    // Each of the ten waits of a caller that only polls takes five seconds.
+    assert!(begun.elapsed() < Duration::from_secs(40), "nobody is told of the ends");
     let begun = tokio::time::Instant::now();
     let job = start(&gateway, "five", r#"{"do":"gate"}"#).await;
     assert!(!gateway.handle().wait_for_family(job, Duration::from_millis(50)).await, "it waits at the gate");
