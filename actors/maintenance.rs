@@ -106,10 +106,13 @@ impl Maintenance {
     async fn prune(&mut self, cx: &Cx<Self>) {
         let generation = self.shared.generation();
         let service = &generation.config.service;
+        // A context is older than the end of its job, and what the log has can be replayed with it.
+        let context_retention = service.job_log_retention.saturating_add(service.job_queue_retention);
         let step = Prune {
             retention: vec![
                 (Deletable::Jobs, service.job_queue_retention),
                 (Deletable::Log, service.job_log_retention),
+                (Deletable::Contexts, context_retention),
             ],
             limit: STEP,
         };
@@ -118,7 +121,9 @@ impl Maintenance {
             Ok(Ok(pruned)) => {
                 let rows: u64 = pruned.deleted.iter().map(|(_, n)| n).sum();
                 self.pruned += rows;
-                if pruned.has_more {
+                // A context goes after those that accrete to it: what it stood under may go with the next step.
+                let uncovered = pruned.deleted.iter().any(|(kind, n)| *kind == Deletable::Contexts && *n > 0);
+                if pruned.has_more || uncovered {
                     self.again = Some(cx.send_after(BREATH, Msg::PruneMore));
                 } else if rows > 0 {
                     self.checkpoint().await;

@@ -21,6 +21,7 @@ pub(crate) struct Builder {
     plugins: Vec<(String, String)>,
     service: String,
     api: String,
+    wiring: String,
     env: Vec<(String, String)>,
 }
 
@@ -72,6 +73,12 @@ impl Builder {
         self
     }
 
+    /// What follows the plugins in the configuration: `pipelines:`, `routes:` and what they need, as written there.
+    pub(crate) fn wiring(mut self, text: &str) -> Self {
+        self.wiring.push_str(text);
+        self
+    }
+
     pub(crate) fn env(mut self, name: &str, value: impl Into<String>) -> Self {
         self.env.push((name.to_owned(), value.into()));
         self
@@ -99,6 +106,7 @@ impl Builder {
         if self.plugins.is_empty() {
             config.push_str("  {}\n");
         }
+        config.push_str(&self.wiring);
         fs::write(self.dir.path().join("config.yaml"), config).expect("the configuration");
         Gateway { dir: self.dir, env: self.env, child: None }
     }
@@ -119,6 +127,7 @@ impl Gateway {
             plugins: Vec::new(),
             service: String::new(),
             api: "  enabled: false\n".to_owned(),
+            wiring: String::new(),
             env: Vec::new(),
         }
     }

@@ -130,3 +130,22 @@ fn every_attempt_leaves_a_stopwatch_record() {
     assert_eq!(gateway.sql_one("SELECT dur_ns >= 200000000 FROM job_stopwatch WHERE plugin = 'good'"), "1");
     assert_eq!(gateway.sql_one("SELECT trim(stderr, char(10)) FROM job_log WHERE plugin = 'good'"), "0", "TEL-07");
 }
+
+/// DBS-06: when the records of a run are past their retention, so are its contexts and its joins, from the last hop back to
+/// the first.
+#[test]
+fn contexts_and_joins_go_with_the_records_that_they_explain() {
+    let mut gateway = Gateway::new()
+        .script("step", "printf '{\"status\":\"ok\",\"result\":\"done\"}'")
+        .service("  dedupe_ttl: 1s\n  job_queue_retention: 1s\n  job_log_retention: 1s\n")
+        .wiring(
+            "pipelines:\n  - name: brief\n    on: brief.start\n    execution_mode: synchronous\n    steps:\n      - uses: step\n      \
+             - split: [{uses: step}, {uses: step}]\n      - uses: step\n        join: all\n",
+        )
+        .start();
+    let run = gateway.request("POST", "/pipeline/brief", None);
+    assert_eq!((run.status, &run.json()["status"]), (200, &"succeeded".into()), "{}", run.body);
+    let left = "SELECT (SELECT count(*) FROM job_queue) + (SELECT count(*) FROM job_log) + (SELECT count(*) FROM event_context) \
+                + (SELECT count(*) FROM pipeline_joins) + (SELECT count(*) FROM pipeline_join_branches)";
+    gateway.until("nothing is left", |g| (g.sql_one(left) == "0").then_some(()));
+}

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::builtin;
 use crate::catalog::Catalog;
-use crate::config::{Config, NotifyOnComplete};
+use crate::config::{Config, NotifyOnComplete, PluginEntry};
 use crate::pipeline::definition::{self, Definition, warn_of_event_type};
 use crate::pipeline::findings::{Findings, Place};
 use crate::pipeline::known::Known;
@@ -24,11 +24,14 @@ pub(super) fn compile(config: &Config, catalog: &Catalog) -> (Pipelines, Vec<Pro
         notifies: config
             .plugins
             .iter()
-            .filter(|(_, entry)| entry.enabled && entry.notify_on_complete != NotifyOnComplete::Never)
+            // also of those that are switched off: the jobs that this buries end too
+            .filter(|(_, entry)| entry.notify_on_complete != NotifyOnComplete::Never)
             .map(|(name, entry)| (name.as_str().into(), entry.notify_on_complete))
             .collect(),
         ..Pipelines::default()
     };
+    let fires = |entry: &PluginEntry| entry.enabled && entry.notify_on_complete != NotifyOnComplete::Never;
+    let is_silent = !config.plugins.values().any(fires);
     let mut findings = Findings::new("pipelines");
     let mut taken = HashSet::new();
     let entries = config.pipelines.iter().enumerate();
@@ -49,7 +52,7 @@ pub(super) fn compile(config: &Config, catalog: &Catalog) -> (Pipelines, Vec<Pro
             let message = "it begins with several jobs, so it can only be called with ?async=true";
             findings.warning(&definition.place.at("execution_mode"), message, hint);
         }
-        if matches!(pipeline.trigger, Trigger::Hook(_)) && compiled.notifies.is_empty() {
+        if matches!(pipeline.trigger, Trigger::Hook(_)) && is_silent {
             let hint = "set notify_on_complete: true on the plugins whose ends it is about".to_owned();
             findings.warning(&definition.place, "no plugin fires hooks, so it never starts", hint);
         }

@@ -134,3 +134,12 @@ fn hooks_are_scoped_by_plugin_and_condition() {
         ["any", "of_root", "bad_news", "claims"]
     );
 }
+
+/// QUE-10, PIP-45: switching a plugin off buries its queued jobs, and whoever asked to hear of their ends does.
+#[test]
+fn the_end_of_a_job_of_a_plugin_that_is_switched_off_fires_its_hooks() {
+    let generation = all_signals();
+    let buried = Ended { last_attempt: None, attempt: 0, ..ended("off", JobStatus::Dead, AttemptStatus::Failed) };
+    assert!(generation.pipelines.has_hooks("off"));
+    assert_eq!(fired(&generation, &buried), ["job.dead", "job.completed"]);
+}

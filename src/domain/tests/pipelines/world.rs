@@ -59,8 +59,8 @@ fn entry(enabled: bool, uses: Option<&str>, notify: NotifyOnComplete) -> PluginE
     }
 }
 
-/// `a` to `f` (which fire no hooks), `root` and `chain` (which do), alias `a.poll`, `off`, which is disabled, `broken`, which
-/// could not be loaded, and `unlisted`, which nobody configured. All have `handle` and `poll`; `reader` only has `poll`.
+/// `a` to `f` (which fire no hooks), `root` and `chain` (which do), alias `a.poll`, `off`, which is disabled and fires hooks,
+/// `broken`, which could not be loaded, and `unlisted`, which nobody configured. All have `handle` and `poll`; `reader` only has `poll`.
 pub(crate) fn config(pipelines: Value, routes: Value) -> Config {
     let mut plugins: BTreeMap<String, PluginEntry> = ["a", "b", "c", "d", "e", "f", "reader", "broken"]
         .into_iter()
@@ -69,7 +69,7 @@ pub(crate) fn config(pipelines: Value, routes: Value) -> Config {
     plugins.insert("root".into(), entry(true, None, NotifyOnComplete::Roots));
     plugins.insert("chain".into(), entry(true, None, NotifyOnComplete::Cascade));
     plugins.insert("a.poll".into(), entry(true, Some("b"), NotifyOnComplete::Never));
-    plugins.insert("off".into(), entry(false, None, NotifyOnComplete::Never));
+    plugins.insert("off".into(), entry(false, None, NotifyOnComplete::Roots));
     let day = Duration::from_secs(86_400);
     Config {
         service: Service {
