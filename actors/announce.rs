@@ -1,5 +1,6 @@
 //! Live events of jobs: said after the commit that made them true, never before.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use chrono::Utc;
@@ -173,11 +174,13 @@ pub(crate) fn ended(shared: &Shared, finish: &Finish, job: &Announced, finished:
 
 fn followed(shared: &Shared, finish: &Finish, parent: &Announced, finished: &Finished) {
     let plan = &finish.plan;
+    // One plugin may cause a hundred thousand jobs, and this may run on the writer's thread.
+    let places: HashMap<_, _> = plan.contexts.iter().map(|context| (context.id, context)).collect();
     for (child, result) in plan.children.iter().zip(&finished.children) {
         let child_announced = Announced::of(child);
         enqueued(shared, std::slice::from_ref(&child_announced), std::slice::from_ref(result));
         if matches!(result, Enqueued::Accepted { .. }) {
-            let place = plan.contexts.iter().find(|context| Some(context.id) == child.context);
+            let place = child.context.and_then(|id| places.get(&id));
             let (pipeline, step) = place.map_or((None, None), |p| (p.pipeline.as_deref(), p.step.as_deref()));
             child_announced.routed(shared, Some(parent.job), child.context, pipeline, step);
         }
