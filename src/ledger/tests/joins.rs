@@ -82,6 +82,30 @@ async fn a_join_fires_when_its_last_branch_has_ended() {
     bed.ledger.close().await;
 }
 
+/// Steps that hand on what they got double it with every join, so a join says when it is too much.
+#[tokio::test]
+async fn what_has_no_room_in_a_join_fails_its_branch() {
+    let bed = Bed::new().await;
+    let (join, jobs) = split(None, 3);
+    let (children, follower, id) = (ids(&jobs), join.job.id, join.id);
+    bed.planned(Plan { joins: vec![join], children: jobs, ..Plan::default() }).await;
+    let large = format!("\"{}\"", "x".repeat(20 << 20));
+    arrive(&bed, children[0], &large).await;
+    arrive(&bed, children[1], &large).await;
+    arrive(&bed, children[2], "{\"n\":1}").await;
+    let told = payload(&bed, follower).await;
+    let [first, second, third] = &told["branches"].as_array().expect("a list")[..] else { panic!("three branches") };
+    assert_eq!((&first["status"], first["payload"].as_str().map(str::len)), (&json!("succeeded"), Some(20 << 20)));
+    assert_eq!((&second["status"], &second["payload"]), (&json!("failed"), &Value::Null));
+    let error = second["error"].as_str().expect("a text");
+    assert!(error.contains("20971522 bytes is left out") && error.contains("33554432 bytes"), "{error}");
+    assert_eq!((&third["status"], &third["payload"]), (&json!("succeeded"), &json!({"n": 1})));
+    let row = bed.ledger.readers.join_of(follower).await.expect("read").expect("there");
+    assert_eq!(row.id, id.to_string());
+    assert_eq!((row.branches[1].status.as_str(), row.branches[1].error.as_deref()), ("failed", Some(error)));
+    bed.ledger.close().await;
+}
+
 #[derive(Debug, Clone, Copy)]
 enum Way {
     Succeed,

@@ -4,6 +4,7 @@
 //! Every operation sums up what it changes and settles the sums at its end, in its own transaction: a join that is left
 //! with nothing open fires then, once. A job that hands its seat on to one child changes nothing and costs nothing.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -33,20 +34,25 @@ const READ: &str = "SELECT outer_id, outer_branch, job, event_context_id FROM pi
 const CLOSE: &str = "UPDATE pipeline_join_branches SET status = 'succeeded' WHERE join_id = ?1 AND status = 'open'";
 const BRANCHES: &str = "SELECT branch, step, status, payload, error, job_id FROM pipeline_join_branches
     WHERE join_id = ?1 ORDER BY branch";
+const LEFT_OUT: &str =
+    "UPDATE pipeline_join_branches SET status = 'failed', error = ?3 WHERE join_id = ?1 AND branch = ?2";
 const FIRE: &str = "UPDATE pipeline_joins SET fired_at = ?2, fired_job_id = ?3 WHERE id = ?1";
 
 #[cfg(test)]
-pub(super) const ALL: &[&str] = &[INSERT, BRANCH, COUNT, ARRIVE, FAIL, READ, CLOSE, BRANCHES, FIRE];
+pub(super) const ALL: &[&str] = &[INSERT, BRANCH, COUNT, ARRIVE, FAIL, READ, CLOSE, BRANCHES, LEFT_OUT, FIRE];
+
+/// Bytes that all branches together may bring. Steps that hand on what they got would double it with every join.
+const MOST_BROUGHT: usize = 32 << 20;
 
 /// What an operation has changed about joins, before it is settled.
 #[derive(Default)]
 pub(super) struct Tally {
-    changes: Vec<Change>,
+    changes: BTreeMap<JoinId, Change>,
     born: Vec<Born>,
 }
 
+#[derive(Default)]
 struct Change {
-    join: JoinId,
     by: i64,
     /// It was made by this operation, so that nothing may be open from its beginning.
     is_new: bool,
@@ -54,13 +60,9 @@ struct Change {
 
 impl Tally {
     fn change(&mut self, join: JoinId, by: i64, is_new: bool) {
-        match self.changes.iter_mut().find(|change| change.join == join) {
-            Some(change) => {
-                change.by += by;
-                change.is_new |= is_new;
-            }
-            None => self.changes.push(Change { join, by, is_new }),
-        }
+        let change = self.changes.entry(join).or_default();
+        change.by += by;
+        change.is_new |= is_new;
     }
 
     pub(super) fn bear(&mut self, born: Born) {
@@ -197,9 +199,8 @@ impl Transaction<'_> {
     /// Writes the sums of an operation, and lets every join fire that is left with nothing open. `last` is the job that
     /// the operation ended. Answers the jobs that were born.
     pub(super) fn settle(&mut self, last: Option<JobId>) -> Result<Vec<Born>, rusqlite::Error> {
-        while !self.tally.changes.is_empty() {
-            // in their order; what a firing changes about an outer join is added to what waits already
-            let Change { join, by, is_new } = self.tally.changes.remove(0);
+        // what a firing changes about an outer join is added to what waits already, or settled again
+        while let Some((join, Change { by, is_new })) = self.tally.changes.pop_first() {
             if by == 0 && !is_new {
                 continue;
             }
@@ -269,19 +270,45 @@ impl Transaction<'_> {
         self.bear(&job, &mut Waiting::default())
     }
 
+    /// What the branches brought, in authored order. A branch whose payload has no room fails, so that nobody takes the
+    /// rest for all of it.
     fn payload_of(&self, join: &str) -> Result<Box<RawValue>, rusqlite::Error> {
         let mut statement = self.conn.prepare_cached(BRANCHES)?;
-        let branches = statement.query_map([join], |row| {
-            Ok(Branch {
+        let mut rows = statement.query([join])?;
+        let (mut branches, mut left_out, mut left) = (Vec::new(), Vec::new(), MOST_BROUGHT);
+        while let Some(row) = rows.next()? {
+            let brought = row.get_ref(3)?.as_str_or_null()?.unwrap_or_default();
+            let mut branch = Branch {
                 branch: row.get(0)?,
                 step: row.get(1)?,
                 status: row.get(2)?,
-                payload: row.get::<_, Option<String>>(3)?.and_then(|text| RawValue::from_string(text).ok()),
+                payload: None,
                 error: row.get(4)?,
                 job_id: row.get(5)?,
-            })
-        })?;
-        let payload = Payload { branches: branches.collect::<Result<_, _>>()? };
+            };
+            match left.checked_sub(brought.len()) {
+                Some(rest) => {
+                    left = rest;
+                    branch.payload = RawValue::from_string(brought.to_owned()).ok();
+                }
+                None if branch.status != "failed" => {
+                    branch.status = "failed".to_owned();
+                    left_out.push(branches.len());
+                    let bytes = brought.len();
+                    branch.error = Some(format!(
+                        "its payload of {bytes} bytes is left out: the branches of a join may bring {MOST_BROUGHT} bytes together"
+                    ));
+                }
+                None => {}
+            }
+            branches.push(branch);
+        }
+        drop(rows);
+        for at in left_out {
+            let Branch { branch, error, .. }: &Branch = &branches[at];
+            self.conn.prepare_cached(LEFT_OUT)?.execute(params![join, branch, error])?;
+        }
+        let payload = Payload { branches };
         Ok(serde_json::value::to_raw_value(&payload).expect("branches serialize into memory"))
     }
 }
