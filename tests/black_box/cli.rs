@@ -51,7 +51,18 @@ fn a_job_is_inspected_the_same_with_and_without_a_gateway() {
 
     assert_eq!(gateway.stop(), 0);
     let offline = gateway.cli_json(&["job", "inspect", &id, "--json"]);
-    let keys = ["job_id", "status", "payload", "attempts", "transitions", "stopwatch", "timing", "artifacts", "lineage", "hops"];
+    let keys = [
+        "job_id",
+        "status",
+        "payload",
+        "attempts",
+        "transitions",
+        "stopwatch",
+        "timing",
+        "artifacts",
+        "lineage",
+        "hops",
+    ];
     for key in keys {
         assert_eq!(offline[key], live[key], "{key}");
     }

@@ -10,12 +10,12 @@ use serde_json::{Value, json};
 use crate::gateway::{Gateway, PATIENCE, Response};
 
 /// A port of loopback that was free a moment ago.
-fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").expect("loopback").local_addr().expect("an address").port()
 }
 
 /// A request at the TCP door.
-fn ask(port: u16, method: &str, path: &str, token: Option<&str>) -> Response {
+pub(crate) fn ask(port: u16, method: &str, path: &str, token: Option<&str>) -> Response {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).expect("the gateway listens");
     stream.set_read_timeout(Some(PATIENCE)).expect("a socket option");
     let token = token.map(|token| format!("Authorization: Bearer {token}\r\n")).unwrap_or_default();
