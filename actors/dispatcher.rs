@@ -13,17 +13,21 @@ use ductile_domain::builtin;
 use ductile_domain::generation::Generation;
 use ductile_domain::ids::JobId;
 use ductile_domain::job::{Candidate, ClaimRequest, Fence};
-use ductile_ledger::{Claimed, Claims, Refusal, Refused};
-use ductile_otp::{Cx, Exit, Message, Restart, Server, Shutdown, Slot, StartError, StartInfo, Timer};
+use ductile_ledger::{Claims, Refusal, Refused};
+use ductile_otp::{Cx, Exit, Message, Restart, Server, Shutdown, StartError, StartInfo, Timer};
 use serde_json::{Value, json};
 
 use crate::announce::Announced;
+use crate::asking::Asking;
 use crate::job::{Job, JobArgs};
 use crate::shared::{CALL_DEADLINE, LEDGER_DEADLINE, SLOW_POLL, Shared};
 use crate::{ledger, queue};
 
 /// What an attempt's actor gets beyond the plugin's own grace when it is told to stop.
 const STOP_MARGIN: Duration = Duration::from_secs(10);
+
+/// How many candidates stand at least, if there are as many.
+const STANDING: usize = 32;
 
 /// When a job is asked for again whose former attempt still lives.
 const RETRY_DELAY: TimeDelta = TimeDelta::seconds(1);
@@ -52,38 +56,17 @@ pub(crate) struct Dispatcher {
 struct Asked {
     /// Those that are not decided.
     candidates: Vec<Candidate>,
-    generation: Arc<Generation>,
     /// [`Dispatcher::ends`] when it was sent.
     ends: u64,
     /// They wait for slots.
     stands: bool,
 }
 
-/// The writer's way back. Dropped when nothing more will be decided: what was granted and not told is found by the
-/// reaper, as a row without an attempt.
-struct Asking {
-    me: Slot<Msg>,
-    claim: u64,
-}
-
-impl Asking {
-    /// Lost when the mailbox is full: the next poll counts again.
-    fn decided(&self, claims: Claims) {
-        let _ = self.me.try_cast(Msg::Decided { claim: self.claim, claims });
-    }
-}
-
-impl Drop for Asking {
-    fn drop(&mut self) {
-        let _ = self.me.try_cast(Msg::Over { claim: self.claim });
-    }
-}
-
 pub(crate) enum Msg {
     /// The queue has candidates.
     WorkAvailable,
     /// A part of a claim was decided.
-    Decided { claim: u64, claims: Claims },
+    Decided { claim: u64, claims: Claims, begun: Vec<JobArgs> },
     /// Nothing more of it will be.
     Over { claim: u64 },
     /// This attempt's end is committed, whatever way it came.
@@ -136,7 +119,7 @@ impl Server for Dispatcher {
         match msg {
             Msg::WorkAvailable => self.dispatch(cx).await,
             Msg::Recheck => self.recheck(cx).await,
-            Msg::Decided { claim, claims } => self.decided(cx, claim, claims).await,
+            Msg::Decided { claim, claims, begun } => self.decided(cx, claim, claims, begun).await,
             Msg::Over { claim } => self.over(cx, claim).await,
             Msg::Ended { job, plugin } => self.ended(cx, job, &plugin).await,
             Msg::Poll => self.poll(cx).await,
@@ -233,11 +216,12 @@ impl Dispatcher {
         if free > 0 && !self.is_full {
             let room = self.room(&generation, self.held(), 1);
             self.take_and_claim(cx, &generation, free, room, false).await;
-        } else if free == 0 && standing < max {
-            // More than can be granted at once, so that not every end has to ask for another; of each plugin in
-            // proportion to its cap, so that one at its cap leaves places to the others.
-            let room = self.room(&generation, self.standing(), 2);
-            self.take_and_claim(cx, &generation, 2 * max - standing, room, true).await;
+        } else if free == 0 && standing < (max * 2).max(STANDING / 2) {
+            // More than end before this actor hears of it; of each plugin in proportion to its cap, so that one at its
+            // cap leaves places to the others.
+            let most = (max * 4).max(STANDING);
+            let room = self.room(&generation, self.standing(), most.div_ceil(max));
+            self.take_and_claim(cx, &generation, most - standing, room, true).await;
         }
     }
 
@@ -302,17 +286,16 @@ impl Dispatcher {
         self.last_claim += 1;
         let (claim, ends) = (self.last_claim, self.ends);
         let asked = candidates.iter().map(|(c, _)| c.clone()).collect();
-        self.asked.insert(claim, Asked { candidates: asked, generation: generation.clone(), ends, stands });
+        self.asked.insert(claim, Asked { candidates: asked, ends, stands });
         let request = ClaimRequest {
             boot: self.shared.boot,
             candidates,
             max_running: generation.config.service.max_workers,
             snapshot: generation.snapshot,
         };
-        let asking = Asking { me: cx.slot().clone(), claim };
-        let decided = Box::new(move |claims| asking.decided(claims));
+        let asking = Asking::new(cx.slot().clone(), self.shared.clone(), generation, claim);
         let ledger = self.shared.addresses.ledger.clone();
-        let claim = ledger::Msg::Claim { request, stands, decided };
+        let claim = ledger::Msg::Claim { request, stands, asking };
         if ledger.is_up() {
             // Refused when its mailbox is full: then the claim is over by being dropped.
             let _ = ledger.try_cast(claim);
@@ -323,16 +306,15 @@ impl Dispatcher {
         }
     }
 
-    async fn decided(&mut self, cx: &Cx<Self>, claim: u64, claims: Claims) {
+    async fn decided(&mut self, cx: &Cx<Self>, claim: u64, claims: Claims, begun: Vec<JobArgs>) {
         let Some(asked) = self.asked.get_mut(&claim) else { return };
-        let generation = asked.generation.clone();
         let is_current = asked.ends == self.ends;
         let is_decided = |row: i64| {
             claims.claimed.iter().any(|c| c.job.row == row) || claims.refused.iter().any(|refused| refused.row == row)
         };
         let decided: Vec<_> = asked.candidates.extract_if(.., |c| is_decided(c.row)).collect();
-        for claimed in claims.claimed {
-            self.start(claimed, &generation).await;
+        for args in begun {
+            self.start(args).await;
         }
         self.settle(decided, &claims.refused, is_current);
         self.dispatch(cx).await;
@@ -380,13 +362,10 @@ impl Dispatcher {
         }
     }
 
-    async fn start(&mut self, claimed: Claimed, generation: &Arc<Generation>) {
-        let Claimed { job, unreadable, .. } = claimed;
-        let fence = job.fence;
-        let id = fence.job;
-        let announced = Announced::of_attempt(&job);
+    async fn start(&mut self, args: JobArgs) {
+        let (job, begun) = (args.job.clone(), args.begun.clone());
+        let id = job.fence.job;
         self.live.insert(id, job.plugin.clone());
-        let args = JobArgs { shared: self.shared.clone(), generation: generation.clone(), job, unreadable };
         let shutdown = Shutdown::After(ductile_plugin::Limits::default().term_grace + STOP_MARGIN);
         let started =
             self.shared.jobs.start_child::<Job>(format!("job:{id}"), args, Restart::Temporary, shutdown).await;
@@ -394,10 +373,14 @@ impl Dispatcher {
             self.live.remove(&id);
             let reason = format!("attempt not started: {error}");
             tracing::warn!(component = "dispatcher", job_id = %id, reason, "given back");
+            // What was begun is given back when its process is gone.
+            if begun.take().is_some() {
+                return;
+            }
             // An attempt of the job that lives on is in the way for a while.
             let is_taken = matches!(error, StartError::NameTaken(_));
             let due = is_taken.then(|| Utc::now() + RETRY_DELAY);
-            ledger::give_back(&self.shared, fence, reason, due, &announced).await;
+            ledger::give_back(&self.shared, job.fence, reason, due, &Announced::of_attempt(&job)).await;
         }
     }
 

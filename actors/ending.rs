@@ -10,25 +10,24 @@ use ductile_domain::outcome::{AttemptStatus, Cause, Outcome};
 use ductile_domain::plan::{self, Plan};
 use ductile_domain::retry::{self, RetryPolicy};
 use ductile_ledger::{Finish, Finished, Verdict, WriteError};
-use ductile_otp::Slot;
 use ductile_plugin::outcome::judge;
 use ductile_plugin::{End, Exited};
 
 use crate::announce::{self, Announced};
+use crate::attempt::Meeting;
 use crate::job::{JobArgs, Msg};
-use crate::reaper;
 
 /// Records the end if nothing stands in the way; the actor is told in any case.
-pub(crate) fn at_once(args: JobArgs, actor: Slot<Msg>, exited: Exited) {
+pub(crate) fn at_once(args: JobArgs, actor: Arc<Meeting>, exited: Exited) {
     // The actor knows why it was cancelled, and what our own lack of resources asks for.
     let is_plain = !matches!(exited.end, End::Cancelled | End::SpawnFailed { ours: true, .. });
     if !is_plain || args.generation.catalog.get(&args.job.plugin).is_none() {
-        return tell(&args, &actor, Msg::Exited(Box::new(exited)));
+        return actor.tell(&args, Msg::Exited(Box::new(exited)));
     }
     let judging = || judged(&args, exited).map(|outcome| finish(&args, outcome));
     // A panic costs this attempt, as one of its actor would.
     let Ok(Some(finish)) = std::panic::catch_unwind(AssertUnwindSafe(judging)) else {
-        return tell(&args, &actor, Msg::Lost);
+        return actor.tell(&args, Msg::Lost);
     };
     let writer = args.shared.writer.lock().unwrap_or_else(PoisonError::into_inner).clone();
     let owed = Owed { args, actor, finish: Some(finish.clone()) };
@@ -85,18 +84,10 @@ pub(crate) fn leave_out_gone(plan: &mut Plan, is_in_force: impl Fn(&str) -> bool
     Some(format!("{jobs} could not follow: plugin {first:?} is removed or disabled in the configuration"))
 }
 
-/// Nothing else wakes the actor, so that this takes no place in its mailbox and can't be refused.
-fn tell(args: &JobArgs, actor: &Slot<Msg>, msg: Msg) {
-    actor.wake(|| msg);
-    if !actor.is_up() {
-        args.shared.addresses.reaper.wake(|| reaper::Msg::Crashed);
-    }
-}
-
 /// An end that the actor must hear of. Dropped without an answer of the writer it is the actor's to record.
 struct Owed {
     args: JobArgs,
-    actor: Slot<Msg>,
+    actor: Arc<Meeting>,
     finish: Option<Arc<Finish>>,
 }
 
@@ -106,7 +97,7 @@ impl Owed {
             Ok(finished) if finished.verdict != Verdict::Replan => {
                 let Some(finish) = self.finish.take() else { return };
                 announce::ended(&self.args.shared, &finish, &Announced::of_attempt(&self.args.job), finished);
-                tell(&self.args, &self.actor, Msg::Recorded);
+                self.actor.tell(&self.args, Msg::Recorded);
             }
             _ => {}
         }
@@ -116,7 +107,7 @@ impl Owed {
 impl Drop for Owed {
     fn drop(&mut self) {
         if let Some(finish) = self.finish.take() {
-            tell(&self.args, &self.actor, Msg::Unrecorded(finish));
+            self.actor.tell(&self.args, Msg::Unrecorded(finish));
         }
     }
 }

@@ -13,13 +13,12 @@ use ductile_domain::generation::Generation;
 use ductile_domain::job::ClaimedJob;
 use ductile_domain::outcome::{Cause, Outcome};
 use ductile_ledger::{Finish, Verdict, WriteError};
-use ductile_otp::{Cx, Exit, Message, Server, Slot, StartInfo};
-use ductile_plugin::{End, Exited, Handle, Invocation, Limits};
-use ductile_plugin::{environment, protocol};
+use ductile_otp::{Cx, Exit, Message, Server, StartInfo};
+use ductile_plugin::{End, Exited};
 use serde_json::{Value, json};
-use tokio::sync::oneshot;
 
 use crate::announce::Announced;
+use crate::attempt::{Begun, Process};
 use crate::generations::Place;
 use crate::preflight::{self, Decision};
 use crate::shared::{CALL_DEADLINE, Shared};
@@ -36,6 +35,8 @@ pub(crate) struct JobArgs {
     pub(crate) job: Arc<ClaimedJob>,
     /// A stored value of the job that can't be read.
     pub(crate) unreadable: Option<&'static str>,
+    /// Its process, when that was begun before the actor.
+    pub(crate) begun: Begun,
 }
 
 /// State: the claim, and where in its life it is.
@@ -89,10 +90,18 @@ impl Server for Job {
 
     async fn init(args: JobArgs, _: &Cx<Self>, _: StartInfo) -> Result<Self, Exit> {
         let place = args.shared.generations.enter(&args.generation);
-        Ok(Self { args, _place: place, phase: Phase::Claimed, cancelled: None, is_settled: false })
+        let begun = args.begun.take();
+        let phase = begun.map_or(Phase::Claimed, Phase::Running);
+        Ok(Self { args, _place: place, phase, cancelled: None, is_settled: false })
     }
 
     async fn continue_(&mut self, cx: &Cx<Self>) -> Result<(), Exit> {
+        if let Phase::Running(process) = &self.phase {
+            return match process.meet(cx.slot()) {
+                Some(msg) => self.handle(cx, msg).await,
+                None => Ok(()),
+            };
+        }
         let JobArgs { shared, job, .. } = &self.args;
         match preflight::decide(&self.args) {
             Decision::Spawn { plugin, asked } => {
@@ -144,26 +153,11 @@ impl Server for Job {
 impl Job {
     /// Hands the request to a thread that owns the process from here on.
     fn spawn(&mut self, cx: &Cx<Self>, plugin: &Plugin, asked: &ClaimedJob) {
-        let JobArgs { shared, generation, job, .. } = &self.args;
-        let deadline = plugin.deadline(&job.command);
-        let stdin = protocol::request(asked, plugin, Utc::now() + deadline);
-        let invocation = Invocation {
-            program: plugin.entrypoint.as_path().into(),
-            dir: None,
-            env: shared.environments.of(generation, plugin),
-            extra_env: environment::of_attempt(shared.boot, job.fence.job, job.attempt),
-            stdin,
-            deadline,
-            limits: Limits::default(),
-        };
-        let (fence, ledger) = (job.fence, shared.addresses.ledger.clone());
-        let on_alive = move |pid, pid_start| {
-            let (Ok(pid), Ok(pid_start)) = (i32::try_from(pid), i64::try_from(pid_start)) else { return };
-            // Lost when the ledger's mailbox is full: recovery then finds the process by its environment.
-            let _ = ledger.try_cast(ledger::Msg::RecordSpawn { fence, pid, pid_start });
-        };
-        let process = Process::start(&self.args, cx.slot().clone(), invocation, on_alive);
-        announce::preflight(shared, job, "run", "");
+        let process = Process::begin(&self.args, plugin, asked);
+        // nobody has told it anything yet, or it is told by the mailbox
+        if let Some(msg) = process.meet(cx.slot()) {
+            cx.slot().wake(|| msg);
+        }
         self.phase = Phase::Running(process);
     }
 
@@ -341,42 +335,4 @@ async fn replan(args: &JobArgs, finish: &Arc<Finish>, times: u32) -> Arc<Finish>
 fn refused_by_the_ledger(outcome: &Outcome, error: &WriteError) -> Outcome {
     let text = format!("the ledger refused the outcome: {error}");
     Outcome { timing: outcome.timing, ..Outcome::without_process(Cause::Protocol, text, outcome.ended_at) }
-}
-
-/// The actor's hold on its process. Dropping it cancels: the process is ended even when the actor died.
-struct Process {
-    handle: Option<Handle>,
-    ended: oneshot::Receiver<()>,
-}
-
-impl Process {
-    /// Starts the process. Until it is gone, whether the actor lives or not, the reaper leaves the row alone, so that no
-    /// second attempt runs beside the first.
-    fn start(
-        args: &JobArgs,
-        actor: Slot<Msg>,
-        invocation: Invocation,
-        on_alive: impl FnOnce(u32, u64) + Send + 'static,
-    ) -> Self {
-        let (end, ended) = oneshot::channel();
-        let job = args.job.fence.job;
-        args.shared.processes.insert(job);
-        let args = args.clone();
-        let runner = args.shared.runner.clone();
-        let on_exit = move |exited| {
-            args.shared.processes.remove(job);
-            // The stop of an actor waits for this; a dead one left its row to the reaper.
-            let _ = end.send(());
-            ending::at_once(args, actor, exited);
-        };
-        Self { handle: Some(runner.start_then(invocation, on_alive, on_exit)), ended }
-    }
-
-    fn cancel(&mut self) {
-        self.handle = None;
-    }
-
-    async fn ended(&mut self) {
-        let _ = (&mut self.ended).await;
-    }
 }

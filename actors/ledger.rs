@@ -11,12 +11,13 @@ use ductile_domain::ids::JobId;
 use ductile_domain::job::{ClaimRequest, Fence};
 use ductile_domain::time::Timestamp;
 use ductile_ledger::{
-    Cancelled, Claims, Finish, Finished, Orphan, Prune, Pruned, Recovered, Submission, Submitted, WriteError, Writer,
+    Cancelled, Finish, Finished, Orphan, Prune, Pruned, Recovered, Submission, Submitted, WriteError, Writer,
 };
 use ductile_otp::{Cx, Exit, Message, Phase, Reply, Server, StartInfo};
 use serde_json::{Value, json};
 
 use crate::announce::{self, Announced};
+use crate::asking::Asking;
 use crate::shared::{LEDGER_DEADLINE, Shared};
 
 /// State: the writer of this incarnation.
@@ -27,14 +28,11 @@ pub(crate) struct LedgerActor {
 
 type Answer<T> = Reply<Result<T, WriteError>>;
 
-/// What is done with each part of a claim that was decided, on the writer's thread; dropped when no more will be.
-pub(crate) type Decided = Box<dyn FnMut(Claims) + Send>;
-
 pub(crate) enum Msg {
     /// Accept work from outside: answered when it is on disk.
     Submit { submission: Submission, generation: u64, reply: Answer<Submitted> },
     /// Take jobs for attempts: now, or whenever a slot becomes free.
-    Claim { request: ClaimRequest, stands: bool, decided: Decided },
+    Claim { request: ClaimRequest, stands: bool, asking: Arc<Asking> },
     /// Answer the claims that wait for an end.
     WithdrawClaims,
     /// Write what was granted.
@@ -115,9 +113,10 @@ impl Server for LedgerActor {
                     reply.send(result);
                 });
             }
-            Msg::Claim { request, stands, decided } => {
-                let started = Arc::new(move |job: &_, transition| announce::started(&shared, job, transition));
-                writer.claim_then(request, stands, decided, started);
+            Msg::Claim { request, stands, asking } => {
+                let started = asking.clone();
+                let started = Arc::new(move |job: &_, transition| started.started(job, transition));
+                writer.claim_then(request, stands, move |claims| asking.decided(claims), started);
             }
             Msg::WithdrawClaims => writer.withdraw_claims(),
             Msg::Finish { finish, job, reply } => writer.finish_then(finish.clone(), move |result| {

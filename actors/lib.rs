@@ -2,7 +2,9 @@
 //! doors reach it.
 
 mod announce;
+mod asking;
 mod assembly;
+mod attempt;
 mod boot;
 mod breaker;
 mod config;

@@ -105,6 +105,18 @@ pub struct Plan {
     pub fault: Option<String>,
 }
 
+impl Plan {
+    /// True when nothing follows but records: no job, and no row that another job would read.
+    #[must_use]
+    pub fn is_plain(&self) -> bool {
+        self.children.is_empty()
+            && self.contexts.is_empty()
+            && self.joins.is_empty()
+            && self.arrivals.is_empty()
+            && self.state.is_none()
+    }
+}
+
 /// Plans what follows a successful attempt under `generation`.
 ///
 /// `job` is the claim as it is stored, `now` the time of the new events, `fresh` the source of new ids. An attempt that

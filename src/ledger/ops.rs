@@ -194,6 +194,8 @@ pub struct Claims {
     pub claimed: Vec<Claimed>,
     /// Not taken.
     pub refused: Vec<Refused>,
+    /// Whoever brought an end took it at once, on his own thread.
+    pub is_taken: bool,
 }
 
 impl Claims {

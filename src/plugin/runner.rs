@@ -1,5 +1,6 @@
 //! The threads that run plugins: one thread owns one process from spawn to reap; idle threads are used again.
 
+use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::fmt;
 use std::os::fd::OwnedFd;
@@ -89,6 +90,11 @@ impl Control {
     }
 }
 
+thread_local! {
+    /// The pool whose run this thread is ending, and the run that its end has ordered.
+    static ENDING: RefCell<Option<(*const Pool, Option<Task>)>> = const { RefCell::new(None) };
+}
+
 /// A panic while a lock was held leaves counters that are still true.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -119,7 +125,8 @@ impl Runner {
     }
 
     /// The same for those who can't wait: `on_exit` is called with the result on the process's thread, when the process
-    /// is gone and reaped, and must not block. It is called once, also for an invocation that never got a process.
+    /// is gone and reaped, and must not block. It is called once, also for an invocation that never got a process. What
+    /// it starts itself is run by the same thread.
     #[must_use = "dropping the handle cancels the run"]
     pub fn start_then(
         &self,
@@ -195,6 +202,11 @@ impl Pool {
             drop(state);
             return task.answer(Exited::without_process(End::Cancelled));
         }
+        let is_first = state.waiting.is_empty() && state.threads <= state.max_threads;
+        let Some(task) = (if is_first { self.keep(task) } else { Some(task) }) else {
+            state.running += 1;
+            return;
+        };
         state.waiting.push_back(task);
         if state.idle >= state.waiting.len() {
             drop(state);
@@ -204,6 +216,17 @@ impl Pool {
         if state.threads < state.max_threads {
             self.add_thread(state);
         }
+    }
+
+    /// What the end of a run orders is done by the thread that ended it, if that has nothing to do yet.
+    fn keep(&self, task: Task) -> Option<Task> {
+        ENDING.with_borrow_mut(|ending| match ending {
+            Some((pool, next @ None)) if std::ptr::eq(*pool, self) => {
+                *next = Some(task);
+                None
+            }
+            _ => Some(task),
+        })
     }
 
     /// One thread more, for what waits.
@@ -241,7 +264,21 @@ impl Pool {
     fn work(&self) {
         let mut wake = None;
         while let Some(task) = self.next() {
-            task.perform(&mut wake, || lock(&self.state).running -= 1);
+            let mut ordered = Some(task);
+            while let Some(task) = ordered.take() {
+                let before_answer = || {
+                    lock(&self.state).running -= 1;
+                    ENDING.set(Some((std::ptr::from_ref(self), None)));
+                };
+                task.perform(&mut wake, before_answer);
+                ordered = ENDING.take().and_then(|(_, next)| next);
+                if lock(&self.state).is_closed
+                    && let Some(task) = ordered.take()
+                {
+                    lock(&self.state).running -= 1;
+                    task.answer(Exited::without_process(End::Cancelled));
+                }
+            }
         }
         self.ended.notify_all();
     }

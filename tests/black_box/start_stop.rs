@@ -8,7 +8,7 @@ use crate::gateway::{Gateway, plugin_processes};
 #[test]
 fn a_second_gateway_is_refused() {
     let mut gateway = Gateway::new().plugin("echo").start();
-    assert!(gateway.logs().contains("ductile running"));
+    gateway.until("it says so", |gateway| gateway.logs().contains("ductile running").then_some(()));
     assert_eq!(gateway.sql_one("PRAGMA journal_mode"), "wal", "DBS-01");
     let snapshots = gateway.sql_one("SELECT count(*) FROM config_snapshots");
     let second = gateway.cli(&["system", "start"]);

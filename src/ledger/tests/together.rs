@@ -133,6 +133,56 @@ async fn each_end_grants_one_candidate_of_a_claim_that_stands() {
     bed.ledger.close().await;
 }
 
+/// A slot does not wait for the writer: once the next attempt is read ahead, whoever brings the end takes it on his own
+/// thread, and both are written in this order. An end that leaves a state behind is the writer's matter.
+#[tokio::test]
+async fn whoever_brings_an_end_takes_the_next_attempt() {
+    const ENDS: usize = 60;
+    let bed = Bed::new().await;
+    let mut job = bed.running("echo").await;
+    let mut candidates = Vec::new();
+    for _ in 0..ENDS {
+        candidates.push(bed.queued("echo").await);
+    }
+    let mut request = bed.request(candidates.clone());
+    request.max_running = 1;
+    let writer = &bed.ledger.writer;
+    let (decided, parts) = std::sync::mpsc::channel();
+    let decided = move |claims| drop(decided.send((std::thread::current().id(), claims)));
+    writer.claim_then(request, true, decided, std::sync::Arc::new(|_, _| ()));
+    let mut taken = 0;
+    for (n, wanted) in candidates.iter().enumerate() {
+        let leaves_state = n % 3 == 2;
+        let mut end = bed.succeeded(job.fence);
+        if leaves_state {
+            let state = serde_json::value::RawValue::from_string("{}".into()).expect("JSON");
+            end.plan.state = Some(ductile_domain::plan::StateChange::Merge(state));
+        }
+        let (ended, end_told) = tokio::sync::oneshot::channel();
+        writer.finish_then(std::sync::Arc::new(end), move |answer| drop(ended.send(answer)));
+        end_told.await.expect("told").expect("finished");
+        let (thread, part) = parts.recv().expect("decided");
+        assert_eq!(thread == std::thread::current().id(), part.is_taken);
+        assert!(!(part.is_taken && leaves_state), "the next attempt must find the state");
+        taken += usize::from(part.is_taken);
+        job = part.claimed[0].job.clone();
+        assert_eq!(job.fence.job, wanted.job);
+        assert_eq!(job.state.is_some(), n >= 2, "the state that was left is there");
+    }
+    assert!(taken > 0, "none was read ahead in time");
+    writer.finish(bed.succeeded(job.fence)).await.expect("finished");
+    let order = bed.number(
+        "SELECT count(*) FROM job_transitions a JOIN job_transitions b ON b.id = a.id + 1
+         WHERE a.to_status = 'succeeded' AND b.to_status = 'running'",
+    );
+    assert_eq!(
+        order.await,
+        i64::try_from(ENDS).expect("few"),
+        "each end stands before the start that it made room for"
+    );
+    bed.ledger.close().await;
+}
+
 /// A cancellation that came first is seen by the claim behind it, one that came later marks the attempt.
 #[tokio::test]
 async fn a_cancelled_job_is_never_granted() {

@@ -54,18 +54,14 @@ impl Batch {
                 self.weight += submission.jobs.len() + submission.joins.len();
                 self.is_awaited = true;
             }
-            Item::Op(Op::Cancel { .. }) => {
-                self.is_awaited = true;
-                self.holds_grants = true;
-            }
+            Item::Op(Op::Cancel { .. }) => self.is_awaited = true,
             Item::Op(Op::Finish(finish, _)) => {
                 self.weight += finish.plan.children.len() + finish.plan.joins.len() + finish.plan.facts.len();
                 self.is_awaited |= finish.is_awaited;
-                // the next attempt of the plugin must find the state that this one left
-                self.holds_grants |= finish.plan.state.is_some();
             }
             Item::Op(Op::GiveBack { .. }) | Item::Grant(..) => {}
         }
+        self.holds_grants |= matches!(&item, Item::Op(op) if op.holds_grants());
         self.items.push(item);
     }
 

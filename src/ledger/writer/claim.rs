@@ -69,8 +69,17 @@ impl Slots {
     }
 
     /// How many of them are the plugin's.
-    fn of(&self, plugin: &str) -> usize {
+    pub(super) fn of(&self, plugin: &str) -> usize {
         self.0.values().filter(|held| &*held.plugin == plugin).count()
+    }
+
+    pub(super) fn contains(&self, job: JobId) -> bool {
+        self.0.contains_key(&job)
+    }
+
+    /// The plugin of a claim that holds a slot.
+    pub(super) fn held(&self, fence: Fence) -> Option<&Arc<str>> {
+        self.0.get(&fence.job).filter(|held| held.claim_no == fence.claim_no).map(|held| &held.plugin)
     }
 
     /// The gateway's own steps have no cap but the gateway's.
@@ -79,11 +88,10 @@ impl Slots {
     }
 
     /// Whether an attempt with the same plugin, command and dedupe key holds a slot.
-    fn has_twin(&self, row: &Row<'_>) -> Result<bool, rusqlite::Error> {
-        let Some(key) = row.get_ref(8)?.as_str_or_null()? else { return Ok(false) };
-        let (plugin, command) = (row.get_ref(2)?.as_str()?, row.get_ref(3)?.as_str()?);
+    pub(super) fn has_twin(&self, plugin: &str, command: &str, key: Option<&str>) -> bool {
+        let Some(key) = key else { return false };
         let is_twin = |h: &Held| h.dedupe_key.as_deref() == Some(key) && &*h.plugin == plugin && &*h.command == command;
-        Ok(self.0.values().any(is_twin))
+        self.0.values().any(is_twin)
     }
 
     pub(super) fn hold(&mut self, job: &ClaimedJob) {
@@ -122,7 +130,7 @@ impl Slots {
         if row.get_ref(1)?.as_str_or_null()?.is_some_and(|due| due > time::format(now).as_str()) {
             return Ok(Err(Refusal::NotDue));
         }
-        if self.has_twin(row)? {
+        if self.has_twin(row.get_ref(2)?.as_str()?, row.get_ref(3)?.as_str()?, row.get_ref(8)?.as_str_or_null()?) {
             return Ok(Err(Refusal::TwinRunning));
         }
         if self.is_at_cap(&candidate.plugin, cap) {
@@ -135,6 +143,22 @@ impl Slots {
         self.hold(&claimed.job);
         Ok(Ok(claimed))
     }
+}
+
+/// The next attempt of a candidate that may run now, if it had a slot.
+pub(super) fn read_ahead(
+    conn: &Connection,
+    candidate: &Candidate,
+    now: Timestamp,
+) -> Result<Option<Claimed>, rusqlite::Error> {
+    let mut find = conn.prepare_cached(FIND)?;
+    let mut rows = find.query(params![candidate.row, candidate.job.to_string()])?;
+    let Some(row) = rows.next()? else { return Ok(None) };
+    let is_due = row.get_ref(1)?.as_str_or_null()?.is_none_or(|due| due <= time::format(now).as_str());
+    if row.get_ref(0)?.as_str()? != "queued" || !is_due {
+        return Ok(None);
+    }
+    read(conn, row, candidate, now).map(Some)
 }
 
 fn read(conn: &Connection, row: &Row<'_>, candidate: &Candidate, now: Timestamp) -> Result<Claimed, rusqlite::Error> {

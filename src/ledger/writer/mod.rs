@@ -9,6 +9,7 @@ mod context;
 mod enqueue;
 mod errand;
 mod finish;
+mod floor;
 mod hook;
 mod in_force;
 mod init;
@@ -18,7 +19,7 @@ mod store;
 mod thread;
 mod transaction;
 
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 
 use ductile_domain::ids::JobId;
 use ductile_domain::job::{ClaimRequest, ClaimedJob, Fence, NewJob};
@@ -89,6 +90,16 @@ impl Op {
         }
     }
 
+    /// It changes what a grant would read, so that none is made before its commit.
+    fn holds_grants(&self) -> bool {
+        match self {
+            Self::Cancel { .. } => true,
+            // the next attempt of the plugin must find the state that this one left
+            Self::Finish(finish, _) => finish.plan.state.is_some(),
+            Self::GiveBack { .. } | Self::Submit { .. } => false,
+        }
+    }
+
     /// Answers an operation that was not committed.
     fn refuse(self, error: WriteError) {
         thread::guarded(|| match self {
@@ -104,8 +115,13 @@ struct Claim {
     request: ClaimRequest,
     /// Candidates without a slot wait for one.
     stands: bool,
+    ask: Arc<Ask>,
+}
+
+/// Whoever asked for a claim.
+struct Ask {
     /// Called with what was decided, several times when it stands.
-    decided: Box<dyn FnMut(Claims) + Send>,
+    decided: Box<dyn Fn(Claims) + Send + Sync>,
     started: Started,
 }
 
@@ -126,6 +142,8 @@ enum Wish {
     Errand(Errand),
     Spawn(Spawn),
     WithdrawClaims,
+    /// Something was taken from the floor.
+    Look,
     Flush(oneshot::Sender<()>),
     Close(oneshot::Sender<()>),
 }
@@ -134,6 +152,7 @@ enum Wish {
 #[derive(Clone)]
 pub struct Writer {
     wishes: mpsc::Sender<Wish>,
+    floor: Arc<floor::Floor>,
     /// Bounds what doors may have waiting; the gateway's own operations are bounded by its workers.
     permits: Arc<Semaphore>,
     /// Its other end lives as long as the connection.
@@ -151,14 +170,16 @@ impl Writer {
     pub(crate) fn start(options: &OpenOptions) -> Result<Self, StartError> {
         let store = store::Store::open(options).map_err(StartError::Open)?;
         let (wishes, mailbox) = mpsc::channel();
-        let thread = thread::Thread::new(store, options.feed.clone(), mailbox).map_err(StartError::Open)?;
+        let floor = Arc::new(floor::Floor::default());
+        let thread =
+            thread::Thread::new(store, options.feed.clone(), mailbox, floor.clone()).map_err(StartError::Open)?;
         let (lives, ended) = watch::channel(());
         let run = move || {
             let _lives = lives;
             thread.run();
         };
         std::thread::Builder::new().name("ledger-writer".to_owned()).spawn(run).map_err(StartError::Thread)?;
-        Ok(Self { wishes, permits: Arc::new(Semaphore::new(options.capacity)), ended })
+        Ok(Self { wishes, floor, permits: Arc::new(Semaphore::new(options.capacity)), ended })
     }
 
     async fn ask<T>(&self, errand: impl FnOnce(Reply<T>) -> Errand) -> Result<T, WriteError> {
@@ -227,17 +248,20 @@ impl Writer {
     /// When the writer is closed.
     pub async fn claim(&self, request: ClaimRequest) -> Result<Claims, WriteError> {
         let (tell, told) = oneshot::channel();
-        let mut tell = Some(tell);
-        let decided = move |claims| drop(tell.take().map(|tell| tell.send(claims)));
+        let tell = Mutex::new(Some(tell));
+        let decided = move |claims| {
+            let tell = tell.lock().unwrap_or_else(PoisonError::into_inner).take();
+            drop(tell.map(|tell| tell.send(claims)));
+        };
         self.claim_then(request, false, decided, Arc::new(|_, _| ()));
         let claims = told.await.map_err(|_| WriteError::Closed)?;
         self.flush().await;
         Ok(claims)
     }
 
-    /// The same for those who can't wait: `decided` is called on the writer's thread, where it must not block, with what
-    /// is granted and refused, before it is written; the row follows within milliseconds, and before anything else
-    /// about the attempt. `started` is told of the row and its transition.
+    /// The same for those who can't wait: `decided` is called with what is granted and refused, on the writer's thread or
+    /// on that of whoever brings an end, where it must not block, before it is written; the row follows within
+    /// milliseconds, and before anything else about the attempt. `started` is told of the row and its transition.
     ///
     /// A claim that `stands` is decided whenever a slot becomes free, and `decided` called each time with a part, until
     /// every candidate is decided or [`Writer::withdraw_claims`] refuses the rest. `decided` is dropped when there is
@@ -246,11 +270,12 @@ impl Writer {
         &self,
         request: ClaimRequest,
         stands: bool,
-        decided: impl FnMut(Claims) + Send + 'static,
+        decided: impl Fn(Claims) + Send + Sync + 'static,
         started: Started,
     ) {
+        let ask = Arc::new(Ask { decided: Box::new(decided), started });
         // a writer that has ended drops it
-        let _ = self.wishes.send(Wish::Claim(Claim { request, stands, decided: Box::new(decided), started }));
+        let _ = self.wishes.send(Wish::Claim(Claim { request, stands, ask }));
     }
 
     /// Answers every claim that waits for an end: its candidates are refused as withdrawn.
@@ -267,9 +292,19 @@ impl Writer {
         answered(|then| self.finish_then(Arc::new(finish), then)).await
     }
 
-    /// The same for those who can't wait, see [`Writer::submit_then`].
+    /// The same for those who can't wait, see [`Writer::submit_then`]. The slot that becomes free may be granted before
+    /// this returns, to a claim that stands, whose `decided` is called then.
     pub fn finish_then(&self, finish: Arc<Finish>, then: impl FnOnce(Result<Finished, WriteError>) + Send + 'static) {
-        self.operate(Op::Finish(finish, Box::new(then)));
+        match self.floor.take(&finish, Box::new(then)) {
+            Ok(taken) => {
+                if taken.is_unseen {
+                    // a writer that has ended has told everybody
+                    let _ = self.wishes.send(Wish::Look);
+                }
+                thread::guarded(|| (taken.ask.decided)(taken.claims));
+            }
+            Err(then) => self.operate(Op::Finish(finish, then)),
+        }
     }
 
     /// Gives a claim back without counting its attempt: only a transition is written. `due` delays the next claim.

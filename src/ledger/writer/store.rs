@@ -31,6 +31,11 @@ pub(super) struct Store {
     checkpoints: Checkpoints,
 }
 
+/// Times are stored with milliseconds, so nothing finer may leave through an answer.
+pub(super) fn stored(now: Timestamp) -> Timestamp {
+    chrono::DurationRound::duration_trunc(now, chrono::TimeDelta::milliseconds(1)).unwrap_or(now)
+}
+
 impl Store {
     pub(super) fn open(options: &OpenOptions) -> Result<Self, rusqlite::Error> {
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
@@ -81,9 +86,7 @@ impl Store {
     }
 
     pub(super) fn now(&self) -> Timestamp {
-        // stored with milliseconds, so nothing finer may leave through an answer
-        let now = self.clock.now();
-        chrono::DurationRound::duration_trunc(now, chrono::TimeDelta::milliseconds(1)).unwrap_or(now)
+        stored(self.clock.now())
     }
 
     /// Puts a generation in force whose snapshot is committed.

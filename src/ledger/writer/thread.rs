@@ -5,6 +5,7 @@
 //! never when nothing else runs, and never with an answer that leaves the gateway.
 
 use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
@@ -12,16 +13,20 @@ use fail::fail_point;
 use tokio::sync::oneshot;
 
 use super::batch::{Batch, Item};
-use super::claim::{Grant, Slots};
+use super::claim::{self, Grant, Slots};
+use super::floor::{self, Floor, Inner, Ready};
 use super::store::Store;
 use super::transaction::{Answer, Done};
-use super::{Claim, Errand, Op, Spawn, Wish};
+use super::{Ask, Claim, Errand, Op, Spawn, Wish};
 use crate::error::WriteError;
 use crate::feed::CommitFeed;
 use crate::ops::{Claims, Refusal, Refused};
 
 /// How long a commit waits for more to share it while attempts run. Nobody waits for it meanwhile but those who look.
 const COMPANY: Duration = Duration::from_millis(2);
+
+/// How many attempts are read ahead: more than end within [`COMPANY`].
+const READ_AHEAD: usize = 16;
 
 /// How long a recorded spawn waits for a batch to ride along with.
 const SPAWN_DELAY: Duration = Duration::from_millis(20);
@@ -38,7 +43,11 @@ pub(super) struct Thread {
     /// Spawns that wait for a batch, and until when.
     spawns: Vec<Spawn>,
     spawns_due: Option<Instant>,
-    slots: Slots,
+    floor: floor::Held,
+    /// Something was committed a moment ago, so that more is likely to be taken without a word until then.
+    watched: Option<Instant>,
+    /// There may be something to be read ahead.
+    is_hungry: bool,
     /// Changes when somebody else has written into the file.
     version: i64,
     /// That was looked at since the last commit.
@@ -50,8 +59,14 @@ pub(super) struct Thread {
 }
 
 impl Thread {
-    pub(super) fn new(store: Store, feed: CommitFeed, mailbox: Receiver<Wish>) -> Result<Self, rusqlite::Error> {
+    pub(super) fn new(
+        store: Store,
+        feed: CommitFeed,
+        mailbox: Receiver<Wish>,
+        floor: Arc<Floor>,
+    ) -> Result<Self, rusqlite::Error> {
         let (slots, version) = (Slots::read(&store.conn)?, store.version()?);
+        floor.lock().slots = slots;
         Ok(Self {
             store,
             feed,
@@ -59,7 +74,9 @@ impl Thread {
             batch: Batch::default(),
             spawns: Vec::new(),
             spawns_due: None,
-            slots,
+            floor: floor::Held(floor),
+            watched: None,
+            is_hungry: true,
             version,
             has_looked: false,
             claims: Vec::new(),
@@ -73,6 +90,8 @@ impl Thread {
         let closing = loop {
             // once for each batch is enough, and always after a rest
             self.has_looked &= !self.batch.items.is_empty();
+            self.look();
+            self.read_ahead();
             let wish = match self.due() {
                 None => self.mailbox.recv().map_err(RecvTimeoutError::from),
                 Some(due) => self.mailbox.recv_timeout(due.saturating_duration_since(Instant::now())),
@@ -88,6 +107,7 @@ impl Thread {
             }
             self.grant();
         };
+        self.floor.0.lock().close();
         self.commit();
         drop(self.mailbox);
         if let Err(error) = self.store.close() {
@@ -105,7 +125,83 @@ impl Thread {
             Some((at, _)) => (self.batch.since.is_some() || !self.claims.is_empty()).then_some(*at + PATIENCE),
             None => self.batch.since.map(|since| since + COMPANY),
         };
-        [batch, self.spawns_due].into_iter().flatten().min()
+        [batch, self.spawns_due, self.watched].into_iter().flatten().min()
+    }
+
+    /// Takes in what was taken from the floor since the last look.
+    fn look(&mut self) {
+        let taken = {
+            let mut floor = self.floor.0.lock();
+            let taken = floor.taken();
+            let is_soon = !taken.is_empty() || self.batch.since.is_some() || self.watched.is_some();
+            floor.is_watched = is_soon && self.failed.is_none();
+            taken
+        };
+        self.take_over(taken);
+    }
+
+    /// The same, and nothing is taken any more before more is read ahead.
+    fn retract(&mut self) {
+        let taken = {
+            let mut floor = self.floor.0.lock();
+            floor.clear();
+            floor.taken()
+        };
+        self.is_hungry = true;
+        self.take_over(taken);
+    }
+
+    fn take_over(&mut self, taken: Vec<Item>) {
+        for item in taken {
+            if let Item::Grant(grant, _) = &item {
+                let row = grant.claimed.job.row;
+                self.claims.retain_mut(|claim| {
+                    claim.request.candidates.retain(|(candidate, _)| candidate.row != row);
+                    !claim.request.candidates.is_empty()
+                });
+                self.is_hungry = true;
+            }
+            self.batch.put(item);
+        }
+    }
+
+    /// Reads the next attempts of claims that stand, for those who bring ends.
+    fn read_ahead(&mut self) {
+        if !std::mem::take(&mut self.is_hungry)
+            || self.claims.is_empty()
+            || self.batch.holds_grants
+            || self.failed.is_some()
+        {
+            return;
+        }
+        self.look_for_others();
+        let now = self.store.now();
+        let floor = self.floor.0.clone();
+        let mut floor = floor.lock();
+        // what is taken already must not be read as a candidate
+        self.take_over(floor.taken());
+        let mut ready = floor.ready();
+        for claim in self.claims.iter().filter(|claim| claim.stands) {
+            let Claim { request, ask, .. } = claim;
+            if self.store.is_outdated(request.snapshot) {
+                continue;
+            }
+            for (candidate, cap) in &request.candidates {
+                if ready >= READ_AHEAD {
+                    return;
+                }
+                if floor.has(candidate.row) || self.batch.touches(candidate.job) {
+                    continue;
+                }
+                // what can't be read is told when there is a slot for it
+                if let Ok(Some(claimed)) = claim::read_ahead(&self.store.conn, candidate, now) {
+                    let (cap, max_running) = (*cap, request.max_running);
+                    let (boot, snapshot, ask) = (request.boot, request.snapshot, ask.clone());
+                    floor.put(Ready { claimed, cap, max_running, boot, snapshot, ask });
+                    ready += 1;
+                }
+            }
+        }
     }
 
     /// Takes in `first` and everything that waits behind it, and commits when something must not wait. Answers whom to
@@ -113,22 +209,28 @@ impl Thread {
     fn take_in(&mut self, first: Wish) -> Option<oneshot::Sender<()>> {
         let mut next = Some(first);
         while let Some(wish) = next.take().or_else(|| self.mailbox.try_recv().ok()) {
+            // what was taken before the wish was sent comes before it
+            self.look();
             match wish {
                 Wish::Op(op) => self.admit(op),
                 Wish::Claim(claim) => {
                     self.claims.push(claim);
+                    self.is_hungry = true;
                     self.grant();
                 }
+                Wish::Look => self.look(),
                 Wish::Spawn(spawn) => {
                     self.spawns.push(spawn);
                     self.spawns_due.get_or_insert_with(|| Instant::now() + SPAWN_DELAY);
                 }
                 Wish::Errand(errand) => {
+                    self.retract();
                     self.commit();
                     self.run_errand(errand);
                 }
                 // what was asked before the order is under it
                 Wish::WithdrawClaims => {
+                    self.retract();
                     self.grant();
                     self.claims.drain(..).for_each(withdraw);
                 }
@@ -143,7 +245,7 @@ impl Thread {
             }
         }
         // With one attempt at most, nothing else would come to share the commit; what holds up grants is not waited with.
-        let is_idle = self.slots.len() <= 1 && self.failed.is_none();
+        let is_idle = self.failed.is_none() && self.floor.0.lock().slots.len() <= 1;
         if self.batch.is_awaited || self.batch.holds_grants || is_idle {
             self.commit();
         }
@@ -157,13 +259,16 @@ impl Thread {
 
     fn admit(&mut self, op: Op) {
         let Some(op) = self.store.in_order(op) else { return };
+        if op.holds_grants() {
+            self.retract();
+        }
         let fence = op.ends();
         if let Some(repeated) = fence.and_then(|fence| self.batch.replaced(fence)) {
             repeated.refuse(WriteError::Busy);
         }
         self.batch.put(Item::Op(op));
         if let Some(fence) = fence {
-            self.slots.free(fence);
+            self.floor.0.lock().slots.free(fence);
             self.grant();
         }
     }
@@ -174,13 +279,22 @@ impl Thread {
             return;
         }
         self.look_for_others();
+        let floor = self.floor.0.clone();
+        let mut floor = floor.lock();
+        // what is taken already must not be granted again
+        self.take_over(floor.taken());
         let mut waiting = std::mem::take(&mut self.claims);
-        waiting.retain_mut(|claim| self.decide(claim));
+        let mut decided = Vec::new();
+        waiting.retain_mut(|claim| self.decide(claim, &mut floor, &mut decided));
+        drop(floor);
         self.claims = waiting;
+        for (ask, claims) in decided {
+            guarded(|| (ask.decided)(claims));
+        }
     }
 
     /// Answers whether there is something left to decide.
-    fn decide(&mut self, claim: &mut Claim) -> bool {
+    fn decide(&mut self, claim: &mut Claim, floor: &mut Inner, decided: &mut Vec<(Arc<Ask>, Claims)>) -> bool {
         let now = self.store.now();
         let (boot, snapshot) = (claim.request.boot, claim.request.snapshot);
         let max_running = claim.request.max_running;
@@ -189,18 +303,20 @@ impl Thread {
         let mut granted = Vec::new();
         claim.request.candidates.retain(|(candidate, cap)| {
             // its row is looked at when there is a slot for it
-            let is_full = self.slots.len() >= max_running as usize || self.slots.is_at_cap(&candidate.plugin, *cap);
+            let slots = &floor.slots;
+            let is_full = slots.len() >= max_running as usize || slots.is_at_cap(&candidate.plugin, *cap);
             if !is_outdated && claim.stands && is_full {
                 return true;
             }
-            let decided = if is_outdated {
+            floor.remove(candidate.row);
+            let answer = if is_outdated {
                 Err(Refusal::Withdrawn)
             } else if self.batch.touches(candidate.job) {
                 // it is announced again when what waits about it is committed
                 Err(Refusal::Gone)
             } else {
-                match self.slots.grant(&self.store.conn, candidate, *cap, max_running, now) {
-                    Ok(decided) => decided,
+                match floor.slots.grant(&self.store.conn, candidate, *cap, max_running, now) {
+                    Ok(answer) => answer,
                     // Asked for again at once, it would stand before all others for ever; the queue's poll finds it.
                     Err(error) => {
                         tracing::error!(component = "ledger", job_id = %candidate.job, %error, "could not read a candidate");
@@ -208,7 +324,7 @@ impl Thread {
                     }
                 }
             };
-            match decided {
+            match answer {
                 Ok(claimed) => {
                     granted.push(claimed.clone());
                     claims.claimed.push(claimed);
@@ -219,11 +335,11 @@ impl Thread {
             false
         });
         for claimed in granted {
-            self.batch.put(Item::Grant(Grant { claimed, boot, snapshot }, claim.started.clone()));
+            self.batch.put(Item::Grant(Grant { claimed, boot, snapshot }, claim.ask.started.clone()));
         }
         let is_left = !claim.request.candidates.is_empty();
         if !claims.is_empty() || !is_left {
-            guarded(|| (claim.decided)(claims));
+            decided.push((claim.ask.clone(), claims));
         }
         is_left
     }
@@ -231,7 +347,10 @@ impl Thread {
     /// Commits the batch with the spawns that wait, and answers it; when it fails as a whole, each piece gets its own
     /// try.
     fn commit(&mut self) {
+        self.look();
         self.has_looked = false;
+        self.watched = None;
+        self.is_hungry = true;
         self.spawns_due = None;
         let spawns = std::mem::take(&mut self.spawns);
         let Batch { items, is_awaited, .. } = std::mem::take(&mut self.batch);
@@ -241,6 +360,7 @@ impl Thread {
         let error = match self.store.commit(&items, &spawns, is_awaited) {
             Ok(done) => {
                 self.failed = None;
+                self.watched = Some(Instant::now() + COMPANY);
                 let is_as_expected = done.answers.iter().all(Answer::is_as_expected);
                 self.answer(done, items);
                 if !is_as_expected {
@@ -284,7 +404,10 @@ impl Thread {
 
     /// After a failure of the file: the doors are told, what is ours is tried again, in its order.
     fn keep(&mut self, items: impl IntoIterator<Item = Item>, error: WriteError) {
-        self.batch = Batch::keep_ours(items, &error);
+        self.retract();
+        // what was taken meanwhile comes behind what it did not know of
+        let later = std::mem::take(&mut self.batch);
+        self.batch = Batch::keep_ours(items.into_iter().chain(later.items), &error);
         self.failed = Some((Instant::now(), error));
     }
 
@@ -321,6 +444,7 @@ impl Thread {
 
     /// Counts slots from rows, and from what waits to be written.
     fn recount(&mut self) {
+        self.retract();
         match Slots::read(&self.store.conn) {
             Ok(mut slots) => {
                 for item in &self.batch.items {
@@ -329,7 +453,7 @@ impl Thread {
                         Item::Op(op) => drop(op.ends().map(|fence| slots.free(fence))),
                     }
                 }
-                self.slots = slots;
+                self.floor.0.lock().slots = slots;
             }
             Err(error) => tracing::warn!(component = "ledger", %error, "could not count the running jobs"),
         }
@@ -359,10 +483,10 @@ impl Thread {
 }
 
 /// Refuses what is left of a claim.
-fn withdraw(mut claim: Claim) {
+fn withdraw(claim: Claim) {
     let left = claim.request.candidates.iter();
     let refused = left.map(|(c, _)| Refused { row: c.row, job: c.job, why: Refusal::Withdrawn }).collect();
-    guarded(|| (claim.decided)(Claims { claimed: Vec::new(), refused }));
+    guarded(|| (claim.ask.decided)(Claims { refused, ..Claims::default() }));
 }
 
 /// A panic of whoever asked costs the answer, not the writer.

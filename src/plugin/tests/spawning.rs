@@ -102,6 +102,38 @@ fn one_spawn_for_the_trace() {
     assert_eq!(bench.exited(&support::plugin(&support::root().join("plugins/echo")), "poll", None).end, End::Exited(0));
 }
 
+/// What is started where a run ends needs no other thread to wake.
+#[test]
+fn what_the_end_of_a_run_starts_is_run_by_its_thread() {
+    let _alone = ALONE.lock().expect("no other test failed");
+    let bench = Bench::with(2, Duration::from_secs(60));
+    let plugin = support::plugin(&support::root().join("plugins/echo"));
+    let invocation = || bench.invocation(&plugin, &support::job(&plugin, "poll", None));
+    let (tell, told) = std::sync::mpsc::channel();
+    let (next, runner) = (invocation(), bench.runner.clone());
+    let (first, second) = (tell.clone(), tell);
+    let handle = bench.runner.start_then(
+        invocation(),
+        |_, _| {},
+        move |exited| {
+            let on_exit = move |exited: ductile_plugin::Exited| {
+                drop(second.send((std::thread::current().id(), exited.end, None)));
+            };
+            let next = runner.start_then(next, |_, _| {}, on_exit);
+            assert_eq!(runner.running(), 1, "it counts already");
+            drop(first.send((std::thread::current().id(), exited.end, Some(next))));
+        },
+    );
+    let (thread, end, next) = told.recv().expect("ended");
+    assert_eq!((end, next.is_some()), (End::Exited(0), true));
+    let (same, end, _) = told.recv().expect("ended");
+    assert_eq!((same, end), (thread, End::Exited(0)));
+    until("nothing runs", || bench.runner.running() == 0);
+    assert_eq!(bench.runner.threads(), 1);
+    drop((handle, next));
+    bench.expect_nothing_left();
+}
+
 /// A reload changes how many may run while others run and wait.
 #[test]
 fn the_number_of_processes_at_a_time_changes_while_they_run() {
