@@ -6,8 +6,8 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
-/// A request as the gateway would send it.
-const REQUEST: &str = r#"{"protocol":2,"job_id":"01890f3e-7c5a-7000-8000-000000000000","command":"poll","config":{},"state":{},"context":{"ductile_plugin":"tiny"},"payload":{},"deadline_at":"2026-01-01T00:00:00.000Z"}"#;
+/// A request as the gateway sends it: `sh` reads it byte by byte, so its length counts.
+const REQUEST: &str = r#"{"protocol":2,"job_id":"01890f3e-7c5a-7000-8000-000000000000","command":"poll","config":{},"state":{},"context":{"ductile_plugin":"tiny"},"deadline_at":"2026-01-01T00:00:00.000Z"}"#;
 
 /// Jobs a second with so many plain threads.
 pub(crate) fn rate(program: &Path, workers: usize, jobs: usize) -> f64 {
