@@ -106,7 +106,7 @@ impl Pipelines {
                 let mut start = Start::default();
                 match hop.enter(pipeline, &pipeline.entries, None, &mut start, fresh) {
                     Ok(()) => all.append(start),
-                    Err(unclaimed) => all.faults.push(unclaimed.at_entry()),
+                    Err(unmade) => all.faults.push(unmade.at_entry()),
                 }
             }
         }

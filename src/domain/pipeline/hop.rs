@@ -1,5 +1,6 @@
 //! One hop: what an event makes of the places that it reaches. Rows of context, joins, jobs, arrivals.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -81,25 +82,51 @@ pub(crate) struct Hop<'a> {
     pub(crate) control: Control,
 }
 
-/// A step whose claims can't be made.
+/// Bytes that everything may have that follows from one event, or from all events of one attempt: one large payload for each
+/// of a thousand branches would fill the memory.
+pub(crate) const MOST_BYTES: usize = 128 << 20;
+
+/// What each payload and each row of context costs beside its text.
+const BYTES_BESIDE: usize = 512;
+
+/// Why a hop can't be made.
 #[derive(Debug)]
-pub(crate) struct Unclaimed {
-    pub(crate) pipeline: Arc<str>,
-    pub(crate) step: Arc<str>,
-    pub(crate) fault: BaggageFault,
+pub(crate) enum Unmade {
+    /// A step's claims fail.
+    Claim { pipeline: Arc<str>, step: Arc<str>, fault: BaggageFault },
+    /// All that follows is more than [`MOST_BYTES`].
+    TooMuch,
 }
 
-impl Unclaimed {
+impl Unmade {
     /// The text for a pipeline that can't begin.
     pub(crate) fn at_entry(&self) -> String {
-        let Self { pipeline, step, fault } = self;
-        format!("failed to create event context for pipeline entry: pipeline {pipeline:?}, step {step:?}: {fault}")
+        match self {
+            Self::Claim { .. } => format!("failed to create event context for pipeline entry: {self}"),
+            Self::TooMuch => self.to_string(),
+        }
     }
 
     /// The text for a pipeline that can't go on.
     pub(crate) fn on_the_way(&self) -> String {
-        let Self { pipeline, step, fault } = self;
-        format!("failed to create event context: pipeline {pipeline:?}, step {step:?}: {fault}")
+        match self {
+            Self::Claim { .. } => format!("failed to create event context: {self}"),
+            Self::TooMuch => self.to_string(),
+        }
+    }
+}
+
+impl fmt::Display for Unmade {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Claim { pipeline, step, fault } => write!(f, "pipeline {pipeline:?}, step {step:?}: {fault}"),
+            Self::TooMuch => {
+                write!(
+                    f,
+                    "too much follows: payloads and baggage of all jobs have more than {MOST_BYTES} bytes together"
+                )
+            }
+        }
     }
 }
 
@@ -112,13 +139,15 @@ impl Hop<'_> {
         seat: Option<Seat>,
         grown: &mut Start,
         fresh: Fresh<'_>,
-    ) -> Result<(), Unclaimed> {
+    ) -> Result<(), Unmade> {
         for target in targets {
             match target {
                 Target::Node(index) => {
                     let node = &pipeline.nodes[*index];
                     let context = self.claim(node, self.control.depth, grown, fresh)?;
-                    grown.jobs.push(self.job(pipeline, node, context, seat, fresh));
+                    let job = self.job(pipeline, node, context, seat, fresh);
+                    grown.weigh(job.payload.as_deref())?;
+                    grown.jobs.push(job);
                 }
                 Target::Split { join, branches } => {
                     let id = JoinId::from(fresh());
@@ -139,6 +168,7 @@ impl Hop<'_> {
                 }
                 Target::Arrive => {
                     if let Some(seat) = seat {
+                        grown.weigh(Some(self.event.payload))?;
                         let payload = Some(self.event.payload.to_owned());
                         grown.arrivals.push(Arrival { seat, payload });
                     }
@@ -163,7 +193,7 @@ impl Hop<'_> {
     }
 
     /// The row of context of a node's job, with what its step claims.
-    fn claim(&self, node: &Node, depth: u32, grown: &mut Start, fresh: Fresh<'_>) -> Result<ContextId, Unclaimed> {
+    fn claim(&self, node: &Node, depth: u32, grown: &mut Start, fresh: Fresh<'_>) -> Result<ContextId, Unmade> {
         let control = Control {
             pipeline: Some(node.pipeline.clone()),
             step_id: Some(node.step.clone()),
@@ -174,7 +204,7 @@ impl Hop<'_> {
         let accumulated = match &node.action {
             Action::Uses { request, .. } if !request.baggage.is_empty() => {
                 let scope = Scope { payload: Some(self.event.payload), context: Some(self.baggage), config: None };
-                let claimed = request.baggage.claim(Some(self.baggage), &scope).map_err(|fault| Unclaimed {
+                let claimed = request.baggage.claim(Some(self.baggage), &scope).map_err(|fault| Unmade::Claim {
                     pipeline: node.pipeline.clone(),
                     step: node.step.clone(),
                     fault,
@@ -185,6 +215,7 @@ impl Hop<'_> {
         };
         let id = ContextId::from(fresh());
         let (pipeline, step) = (control.pipeline, control.step_id);
+        grown.weigh(Some(&accumulated))?;
         grown.contexts.push(NewContext { id, parent: self.parent, pipeline, step, accumulated });
         Ok(id)
     }
@@ -214,13 +245,22 @@ impl Hop<'_> {
     }
 
     /// The job of a plain route, with its row of context.
-    pub(crate) fn enter_route(&self, to: &Arc<str>, max_attempts: u32, grown: &mut Start, fresh: Fresh<'_>) {
+    pub(crate) fn enter_route(
+        &self,
+        to: &Arc<str>,
+        max_attempts: u32,
+        grown: &mut Start,
+        fresh: Fresh<'_>,
+    ) -> Result<(), Unmade> {
         let id = ContextId::from(fresh());
         let accumulated = self.control.with_baggage(self.baggage);
+        grown.weigh(Some(&accumulated))?;
         grown.contexts.push(NewContext { id, parent: self.parent, pipeline: None, step: None, accumulated });
         let command = builtin::COMMAND.into();
         let job = self.new_job(to.clone(), command, self.event.dedupe_key, String::new(), id, None, fresh);
+        grown.weigh(job.payload.as_deref())?;
         grown.jobs.push(NewJob { max_attempts, ..job });
+        Ok(())
     }
 
     #[expect(clippy::too_many_arguments, reason = "each is one field of the job")]
@@ -258,6 +298,14 @@ impl Hop<'_> {
             snapshot: self.caller.snapshot,
             replay_of: None,
         }
+    }
+}
+
+impl Start {
+    /// Counts a payload or a row of context in.
+    fn weigh(&mut self, json: Option<&RawValue>) -> Result<(), Unmade> {
+        self.bytes = self.bytes.saturating_add(json.map_or(0, |json| json.get().len())).saturating_add(BYTES_BESIDE);
+        if self.bytes > MOST_BYTES { Err(Unmade::TooMuch) } else { Ok(()) }
     }
 }
 

@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 use crate::baggage::BaggageFault;
 use crate::ids::{EventId, Fresh};
 use crate::job::NewJob;
-use crate::pipeline::hop::{Caller, Event, Hop, Unclaimed};
+use crate::pipeline::hop::{Caller, Event, Hop, Unmade};
 use crate::pipeline::{Control, Pipeline, Pipelines};
 use crate::plan::{Arrival, NewContext, NewJoin};
 use crate::time::Timestamp;
@@ -45,6 +45,8 @@ pub struct Start {
     pub arrivals: Vec<Arrival>,
     /// For the log: pipelines that could not be started, each with the reason.
     pub faults: Vec<String>,
+    /// What its payloads and contexts come to, roughly.
+    pub bytes: usize,
 }
 
 impl Start {
@@ -55,13 +57,14 @@ impl Start {
         self.jobs.extend(other.jobs);
         self.arrivals.extend(other.arrivals);
         self.faults.extend(other.faults);
+        self.bytes = self.bytes.saturating_add(other.bytes);
     }
 }
 
 /// Why a pipeline can't be started with this payload.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StartFault {
-    /// A claim of baggage fails; the text names it.
+    /// A claim of baggage fails, or more would follow than fits into memory; the text says which.
     Baggage(String),
     /// The baggage would be larger than it may be.
     TooLarge {
@@ -90,7 +93,7 @@ impl Pipelines {
     /// asked: whoever names a pipeline means it.
     ///
     /// # Errors
-    /// When a step that it begins with claims baggage that the payload does not have, or that is too large.
+    /// When a step that it begins with claims baggage that the payload does not have, or that is too large, or when too much would follow.
     pub fn start(
         &self,
         pipeline: &Pipeline,
@@ -128,12 +131,10 @@ impl Pipelines {
         let mut start = Start::default();
         match hop.enter(pipeline, &pipeline.entries, None, &mut start, fresh) {
             Ok(()) => Ok(start),
-            Err(Unclaimed { fault: BaggageFault::TooLarge { bytes_actual, bytes_limit }, .. }) => {
+            Err(Unmade::Claim { fault: BaggageFault::TooLarge { bytes_actual, bytes_limit }, .. }) => {
                 Err(StartFault::TooLarge { actual: bytes_actual, limit: bytes_limit })
             }
-            Err(Unclaimed { pipeline, step, fault }) => {
-                Err(StartFault::Baggage(format!("pipeline {pipeline:?}, step {step:?}: {fault}")))
-            }
+            Err(unmade) => Err(StartFault::Baggage(unmade.to_string())),
         }
     }
 }

@@ -8,7 +8,7 @@ use crate::ids::{EventId, Fresh};
 use crate::job::ClaimedJob;
 use crate::outcome::{EmittedEvent, Outcome};
 use crate::path::Scope;
-use crate::pipeline::hop::{Caller, Event, Hop, Unclaimed, result_of};
+use crate::pipeline::hop::{Caller, Event, Hop, Unmade, result_of};
 use crate::pipeline::prepare::{handed_on, input_of, node_of};
 use crate::pipeline::{Action, Control, Node, Pipeline, Start, Target, control};
 use crate::plan::{Dropped, Plan};
@@ -162,7 +162,7 @@ impl Ended<'_> {
         let Some(control) = self.hop_to(self.depth(), cap, Some(root), event, plan) else { return Ok(true) };
         let control = Control { root: self.control.root.clone(), instance: self.control.instance, ..control };
         let enter = |hop: &Hop<'_>, fresh: Fresh<'_>| hop.enter(root, successors, self.job.seat, grown, fresh);
-        self.with_hop(event, control, enter, fresh).map_err(|unclaimed| unclaimed.on_the_way())?;
+        self.with_hop(event, control, enter, fresh).map_err(|unmade| unmade.on_the_way())?;
         Ok(true)
     }
 
@@ -195,16 +195,13 @@ impl Ended<'_> {
             };
             let control = Control { root: Some(pipeline.name.clone()), instance: Some(fresh()), ..control };
             let enter = |hop: &Hop<'_>, fresh: Fresh<'_>| hop.enter(pipeline, &pipeline.entries, None, grown, fresh);
-            self.with_hop(event, control, enter, fresh).map_err(|unclaimed| unclaimed.at_entry())?;
+            self.with_hop(event, control, enter, fresh).map_err(|unmade| unmade.at_entry())?;
         }
         for route in pipelines.routes_on(event.kind).filter(|route| &*route.from == event.source) {
             is_followed = true;
             let Some(control) = self.hop_to(self.depth(), ROUTE_CAP, None, event, plan) else { continue };
-            let enter = |hop: &Hop<'_>, fresh: Fresh<'_>| {
-                hop.enter_route(&route.to, route.max_attempts, grown, fresh);
-                Ok(())
-            };
-            self.with_hop(event, control, enter, fresh).map_err(|unclaimed| unclaimed.at_entry())?;
+            let enter = |hop: &Hop<'_>, fresh: Fresh<'_>| hop.enter_route(&route.to, route.max_attempts, grown, fresh);
+            self.with_hop(event, control, enter, fresh).map_err(|unmade| unmade.at_entry())?;
         }
         Ok(is_followed)
     }
@@ -235,9 +232,9 @@ impl Ended<'_> {
         &self,
         event: &Event<'_>,
         control: Control,
-        enter: impl FnOnce(&Hop<'_>, Fresh<'_>) -> Result<(), Unclaimed>,
+        enter: impl FnOnce(&Hop<'_>, Fresh<'_>) -> Result<(), Unmade>,
         fresh: Fresh<'_>,
-    ) -> Result<(), Unclaimed> {
+    ) -> Result<(), Unmade> {
         let caller = Caller {
             submitted_by: "route",
             requested_by: None,

@@ -2,8 +2,10 @@
 
 use serde_json::json;
 
-use crate::run::{Run, silent};
-use crate::world::{emits, event, sound, wired};
+use ductile_domain::pipeline::StartFault;
+
+use crate::run::{Run, origin, silent};
+use crate::world::{counter, emits, event, raw, sound, wired};
 
 /// PIP-40, C-53, C-54, D-17: pipelines that start each other stop at the cap, and the event that went no further is named.
 #[test]
@@ -61,4 +63,34 @@ fn routes_in_a_circle_stop() {
     assert_eq!((run.dropped.len(), run.dropped[0].depth, run.dropped[0].pipeline.clone()), (1, 21, None));
     assert_eq!(run.ran[0].context["ductile"], json!({"route_depth": 1, "route_max_depth": 20}), "no pipeline, no step");
     assert_eq!(run.ran[0].context["origin_plugin"], "a");
+}
+
+/// What one attempt causes is held in memory and written at once, so a plugin must not fill either by a large answer.
+#[test]
+fn too_much_at_once_is_refused_before_it_is_made() {
+    let branches: Vec<_> = (0..100).map(|n| json!({"id": format!("b{n}"), "uses": "c"})).collect();
+    let generation = wired(
+        json!([
+            {"name": "wide", "on": "w", "steps": [{"split": branches}]},
+            {"name": "narrow", "on": "n", "steps": [{"uses": "c"}]},
+        ]),
+        json!([{"from": "a", "event_type": "r", "to": "b"}]),
+    );
+    let large = format!("{{\"x\":\"{}\"}}", "x".repeat(2 << 20));
+    let plan = emits(&generation, "a", vec![event("w", &large)]);
+    let fault = plan.fault.expect("200 MiB are too much");
+    assert!(fault.starts_with("too much follows") && fault.contains("134217728 bytes"), "{fault}");
+    assert!(plan.children.is_empty() && plan.contexts.is_empty());
+    for kind in ["n", "r"] {
+        let many: Vec<_> = (0..100_000).map(|_| event(kind, "{}")).collect();
+        assert!(
+            emits(&generation, "a", many).fault.is_some_and(|fault| fault.starts_with("too much follows")),
+            "{kind}"
+        );
+    }
+    let plan = emits(&generation, "a", (0..1_000).map(|_| event("n", "{}")).collect());
+    assert_eq!((plan.fault, plan.children.len()), (None, 1_000));
+    let pipeline = generation.pipelines.get("wide").expect("compiled");
+    let refused = generation.pipelines.start(pipeline, &raw(&large), &origin(), &mut counter());
+    assert!(matches!(refused, Err(StartFault::Baggage(text)) if text.starts_with("too much follows")));
 }
