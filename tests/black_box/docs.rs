@@ -30,6 +30,17 @@ fn the_readmes_commands_run_as_printed() {
     run_page("README.md");
 }
 
+/// The pipeline that the README runs is the one that it shows; only the file's comments are left out.
+#[test]
+fn the_readmes_pipeline_is_the_shipped_one() {
+    let page = read("README.md");
+    let shown = page.split("```yaml\n").nth(1).and_then(|rest| rest.split("```").next()).expect("a pipeline");
+    let file = read("config/pipelines.yaml");
+    let lines = file.lines().map(|line| line.split(" #").next().unwrap_or_default().trim_end());
+    let shipped: Vec<&str> = lines.filter(|line| !line.is_empty() && !line.starts_with('#')).collect();
+    assert_eq!(shown.lines().collect::<Vec<_>>(), shipped);
+}
+
 #[test]
 fn the_operators_commands_run_as_printed() {
     run_page("docs/operations.md");

@@ -45,7 +45,8 @@ fn complaints(validator: &Validator, document: &Value) -> String {
 fn good_files() -> Vec<PathBuf> {
     let here = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
     let mut files = cookbook::files();
-    files.extend([checkout().join("config/config.yaml"), checkout().join("config/plugins.yaml")]);
+    let shipped = ["config.yaml", "plugins.yaml", "pipelines.yaml"];
+    files.extend(shipped.map(|name| checkout().join("config").join(name)));
     files.push(here.join("pipelines/only_warnings/config.yaml"));
     let mut dirs = vec![here.join("good")];
     while let Some(dir) = dirs.pop() {
