@@ -153,8 +153,8 @@ async fn awaited<G: Gateway>(call: &Call<G>, pipeline: &Pipeline, first: Submitt
     Ok(response)
 }
 
-/// A token that is denied a command starts no pipeline that runs it.
-fn demand_steps<G: Gateway>(call: &Call<G>, pipeline: &Pipeline) -> Result<(), ApiError> {
+/// A token that is denied a command starts no pipeline that runs it, and repeats no step of one.
+pub(super) fn demand_steps<G: Gateway>(call: &Call<G>, pipeline: &Pipeline) -> Result<(), ApiError> {
     for node in &pipeline.nodes {
         let Action::Uses { plugin, command, .. } = &node.action else { continue };
         if call.caller.denies(plugin, command) {

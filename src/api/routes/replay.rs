@@ -19,6 +19,7 @@ use crate::error::{ApiError, Code};
 use crate::gateway::{Gateway, Submission};
 use crate::routes::filters::flag;
 use crate::routes::jobs::unknown;
+use crate::routes::pipelines::demand_steps;
 use crate::routes::plugins::{dedupe_key, demand_object, job_of, parse_object, waited};
 use crate::views::contexts;
 use crate::views::history::{self, TreeJob};
@@ -116,13 +117,14 @@ fn target<G: Gateway>(call: &Call<G>, recorded: &RecordedJob) -> Result<Target, 
     Ok(Target { plugin: plugin.name.clone(), command: command.name.as_str().into(), kind: command.kind })
 }
 
-/// A step's job runs again only where its step is still in force.
+/// A step's job runs again only where its step is still in force, and for whom may run all that follows it.
 async fn demand_step<G: Gateway>(call: &Call<G>, id: JobId, context: Option<ContextId>) -> Result<(), ApiError> {
     let Some(context) = context else { return Ok(()) };
     let control = contexts::control(call.app.gateway.readers(), context).await?;
     let Some(control) = control.filter(|control| control.root.is_some()) else { return Ok(()) };
-    if call.generation.pipelines.node_of(&control).is_some() {
-        return Ok(());
+    let pipeline = control.root.as_deref().and_then(|root| call.generation.pipelines.get(root));
+    if let (Some(pipeline), Some(_)) = (pipeline, call.generation.pipelines.node_of(&control)) {
+        return demand_steps(call, pipeline);
     }
     let [root, node] = [&control.root, &control.node].map(|name| name.as_deref().unwrap_or_default());
     let hint = "GET /pipelines lists what is in force; start the pipeline anew with POST /pipeline/{pipeline}";

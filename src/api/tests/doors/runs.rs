@@ -247,6 +247,19 @@ async fn a_step_of_a_run_is_replayed_by_its_name() {
     assert!(!door.fake.submitted()[0].is_routed);
 }
 
+/// What follows a step follows its replay too, so that whoever may not start the pipeline may not begin in its midst.
+#[tokio::test]
+async fn a_step_is_not_replayed_by_a_token_that_is_denied_another_one() {
+    let door = Door::with_tokens(&[&["jobs:rw", "parrot:deny:poll"], &["jobs:rw", "parrot:deny:handle"]]).await;
+    door.fake.run_step("greet", &step(1, None, "echo", "look"), None).await;
+    let path = format!("/job/{}/replay", job(1));
+    let ask = |token: &'static str| door.ask(request("POST", &path, Some(token), Body::empty()));
+    let body = ask("jobs:rw parrot:deny:poll").await.refused(403, "forbidden");
+    assert_eq!((&body["context"]["plugin"], &body["context"]["step"]), (&json!("parrot"), &json!("say")));
+    assert!(door.fake.submitted().is_empty());
+    assert_eq!(ask("jobs:rw parrot:deny:handle").await.status, StatusCode::ACCEPTED);
+}
+
 /// RTR-07: a replay of what was not routed is not routed either, unless it is asked for.
 #[tokio::test]
 async fn a_replay_is_routed_as_its_job_was() {
