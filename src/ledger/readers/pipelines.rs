@@ -245,9 +245,10 @@ impl Readers {
                 UNION ALL
                 SELECT (SELECT min(c.pipeline_name) FROM event_context c WHERE c.pipeline_name > n.name)
                 FROM names n WHERE n.name IS NOT NULL),
-             last (name, row) AS (SELECT n.name, (SELECT q.rowid FROM event_context c
-                    JOIN job_queue q ON q.event_context_id = c.id
-                    WHERE c.pipeline_name = n.name ORDER BY c.created_at DESC LIMIT 1)
+             -- contexts outlive their jobs: when the newest have none any more, neither have those before them
+             last (name, row) AS (SELECT n.name, (SELECT q.rowid FROM (SELECT id FROM event_context
+                        WHERE pipeline_name = n.name ORDER BY created_at DESC, rowid DESC LIMIT 100) c
+                    CROSS JOIN job_queue q ON q.event_context_id = c.id LIMIT 1)
                 FROM names n WHERE n.name IS NOT NULL)
              SELECT l.name, q.id, q.status, q.created_at FROM last l JOIN job_queue q ON q.rowid = l.row ORDER BY l.name",
         )
