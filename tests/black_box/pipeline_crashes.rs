@@ -1,6 +1,7 @@
 //! `kill -9` of the gateway while a hundred runs of a pipeline are under way: each run ends with each of its steps once.
 //!
-//! The kills come at numbers of ended jobs that a seed decides (`CRASH_SEED` repeats one), some of them while the gateway starts.
+//! The kills come at numbers of ended jobs that a seed decides (`CRASH_SEED` repeats one), some of them while the gateway starts;
+//! and at each edge of a commit.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read as _, Write as _};
@@ -9,7 +10,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::gateway::{Gateway, PATIENCE, Response, plugin_processes};
+use crate::gateway::{Builder, Gateway, PATIENCE, Response, plugin_processes};
 
 const RUNS: usize = 100;
 const KILLS: usize = 24;
@@ -87,9 +88,9 @@ impl Chance {
 }
 
 /// Starts a run; `None` when no answer came, and nobody knows whether it was accepted.
-fn start_run(socket: &Path, n: usize) -> Option<Response> {
+fn start_run(socket: &Path, n: usize, patience: Duration) -> Option<Response> {
     let mut stream = UnixStream::connect(socket).ok()?;
-    stream.set_read_timeout(Some(PATIENCE)).expect("a socket option");
+    stream.set_read_timeout(Some(patience)).expect("a socket option");
     let body = format!("{{\"payload\":{{\"id\":\"run-{n}\"}},\"dedupe_key\":\"run-{n}\"}}");
     write!(
         stream,
@@ -107,7 +108,7 @@ fn start_runs(socket: &Path, allowed: &AtomicUsize, is_over: &AtomicBool) -> (us
     let (mut repeated, mut duplicates) = (0, 0);
     let mut n = 0;
     while n < RUNS && !is_over.load(Ordering::Acquire) {
-        let answer = (n < allowed.load(Ordering::Acquire)).then(|| start_run(socket, n));
+        let answer = (n < allowed.load(Ordering::Acquire)).then(|| start_run(socket, n, PATIENCE));
         match answer {
             Some(Some(answer)) if matches!(answer.status, 200 | 202) => {
                 duplicates += usize::from(answer.body.contains("\"duplicate\":true"));
@@ -132,6 +133,22 @@ impl Drop for Over<'_> {
     }
 }
 
+fn prepared() -> Builder {
+    let keys = "    env_passthrough: [DUCTILE_TEST_DIR]\n    retry: {max_attempts: 60, backoff_base: 10ms}\n";
+    let builder = Gateway::new()
+        .script_with("step", &STEP.replace("EVENT", "stepped"), keys)
+        .script_with("closer", &STEP.replace("EVENT", "closed"), keys)
+        .plugin_with("first", &format!("    uses: step\n    notify_on_complete: true\n{keys}"))
+        .service("  max_workers: 8\n")
+        .wiring(PIPELINES);
+    let dir = builder.path().display().to_string();
+    builder.env("DUCTILE_TEST_DIR", dir)
+}
+
+fn jobs_of_a_run() -> usize {
+    NODES.iter().map(|(_, nodes)| nodes.len()).sum()
+}
+
 fn ended(gateway: &Gateway) -> usize {
     let ended = "SELECT count(*) FROM job_queue WHERE status NOT IN ('queued', 'running')";
     gateway.sql_one(ended).parse().expect("a number")
@@ -145,20 +162,11 @@ fn every_run_has_exactly_its_steps_while_the_gateway_dies() {
         std::env::var("CRASH_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(u64::from(std::process::id()));
     println!("CRASH_SEED={seed}");
     let mut chance = Chance(seed);
-    let jobs_of_a_run: usize = NODES.iter().map(|(_, nodes)| nodes.len()).sum();
-    let all = RUNS * jobs_of_a_run;
+    let all = RUNS * jobs_of_a_run();
     let mut moments: Vec<usize> = (0..KILLS).map(|_| 5 + chance.below(all - all / 10)).collect();
     moments.sort_unstable();
 
-    let keys = "    env_passthrough: [DUCTILE_TEST_DIR]\n    retry: {max_attempts: 40, backoff_base: 10ms}\n";
-    let builder = Gateway::new()
-        .script_with("step", &STEP.replace("EVENT", "stepped"), keys)
-        .script_with("closer", &STEP.replace("EVENT", "closed"), keys)
-        .plugin_with("first", &format!("    uses: step\n    notify_on_complete: true\n{keys}"))
-        .service("  max_workers: 8\n")
-        .wiring(PIPELINES);
-    let dir = builder.path().display().to_string();
-    let mut gateway = builder.env("DUCTILE_TEST_DIR", dir).start();
+    let mut gateway = prepared().start();
 
     let begun = Instant::now();
     let (is_over, allowed) = (AtomicBool::new(false), AtomicUsize::new(IN_FLIGHT));
@@ -169,7 +177,7 @@ fn every_run_has_exactly_its_steps_while_the_gateway_dies() {
         let _over = Over(&is_over);
         let allow = |gateway: &Gateway| {
             let ended = ended(gateway);
-            allowed.store(IN_FLIGHT + ended / jobs_of_a_run, Ordering::Release);
+            allowed.store(IN_FLIGHT + ended / jobs_of_a_run(), Ordering::Release);
             ended
         };
         for moment in moments {
@@ -196,44 +204,82 @@ fn every_run_has_exactly_its_steps_while_the_gateway_dies() {
         starter.join().expect("the starts are accepted")
     });
     let took = begun.elapsed();
-    let open = gateway.sql_one("SELECT count(*) FROM job_queue WHERE status IN ('queued', 'running')");
-    assert_eq!(open, "0", "jobs more than there may be");
     let attempts = gateway.sql_one("SELECT count(*) FROM job_attempts");
     println!(
         "{RUNS} runs, {kills} kills in {took:?}, {all} jobs, {attempts} attempts, {cut_attempts} cut off; {repeated} starts without an answer, \
          {duplicates} of them accepted before"
     );
-    every_run_is_whole(&gateway);
-    joins_fired_once(&gateway);
+    every_run_is_whole(&gateway, RUNS);
+    joins_fired_once(&gateway, RUNS);
     gateway.until("no process is left", |g| plugin_processes(g.dir.path()).is_empty().then_some(()));
     assert_eq!(gateway.stop(), 0);
 }
 
+/// QUE-10, DIS-20, promise 5: the writer stops at every edge of a commit, early and late, and dies there; the ends of jobs and all
+/// that follows them are there together or not at all.
+#[test]
+fn a_kill_at_every_commit_edge_keeps_every_run_whole() {
+    let cases: Vec<_> =
+        ductile_ledger::failpoints().iter().flat_map(|point| [20, 70, 150].map(|passes| (*point, passes))).collect();
+    assert!(cases.len() >= 12, "{cases:?}");
+    // The cases have nothing to do with each other, and each mostly waits.
+    std::thread::scope(|scope| {
+        for cases in cases.chunks(cases.len().div_ceil(3)) {
+            scope.spawn(|| cases.iter().for_each(|(point, passes)| kill_at(point, *passes)));
+        }
+    });
+}
+
+fn kill_at(point: &str, passes: u32) {
+    let mut gateway = prepared().env("FAILPOINTS", format!("{point}={passes}*off->pause")).start();
+    let socket = gateway.path("ductile.sock");
+    let mut n = 0;
+    // Without an answer the writer stands still at that edge; a machine that is only slow is killed elsewhere, which is as good.
+    while start_run(&socket, n, Duration::from_millis(500)).is_some_and(|answer| answer.status == 202) {
+        n += 1;
+        assert!(n < 100, "{point} was never reached:\n{}", gateway.logs());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    gateway.kill_nine();
+    gateway.forget_env("FAILPOINTS");
+    let (before, runs) = (ended(&gateway), n + 1);
+    gateway.start();
+    let answer = start_run(&socket, n, PATIENCE).expect("an answer");
+    assert!(matches!(answer.status, 200 | 202), "{point}: {}", answer.body);
+    let all = runs * jobs_of_a_run();
+    gateway.until("every run has ended", |g| (ended(g) >= all).then_some(()));
+    println!("{point} {passes}: {runs} runs, {before} of {all} jobs had ended");
+    every_run_is_whole(&gateway, runs);
+    joins_fired_once(&gateway, runs);
+}
+
 /// What every run is made of, whose baggage it carries, and that nothing of it is there twice.
-fn every_run_is_whole(gateway: &Gateway) {
+fn every_run_is_whole(gateway: &Gateway, runs: usize) {
     let rows = gateway.sql(
         "SELECT json_extract(c.accumulated_json, '$.ductile.root'), json_extract(c.accumulated_json, '$.ductile.pipeline_instance_id'),
             json_extract(c.accumulated_json, '$.ductile.node'), q.status, coalesce(json_extract(c.accumulated_json, '$.run.id'), 'hook')
          FROM job_queue q LEFT JOIN event_context c ON c.id = q.event_context_id",
     );
-    let mut runs: BTreeMap<(&str, &str), Vec<&str>> = BTreeMap::new();
+    let mut nodes_of: BTreeMap<(&str, &str), Vec<&str>> = BTreeMap::new();
     let mut baggage: BTreeMap<(&str, &str), BTreeSet<&str>> = BTreeMap::new();
     for row in &rows {
         assert_eq!(row[3], "succeeded", "{row:?}");
-        runs.entry((&row[0], &row[1])).or_default().push(&row[2]);
+        nodes_of.entry((&row[0], &row[1])).or_default().push(&row[2]);
         baggage.entry((&row[0], &row[1])).or_default().insert(&row[4]);
     }
-    for ((pipeline, run), nodes) in &mut runs {
+    for ((pipeline, run), nodes) in &mut nodes_of {
         nodes.sort_unstable();
         let (_, whole) = NODES.iter().find(|(name, _)| name == pipeline).expect("a known pipeline");
         assert_eq!(nodes, whole, "run {run} of {pipeline}");
     }
+    let open = gateway.sql_one("SELECT count(*) FROM job_queue WHERE status IN ('queued', 'running')");
+    assert_eq!(open, "0", "jobs more than there may be");
     for (pipeline, _) in NODES {
         let of_it: Vec<_> = baggage.iter().filter(|((name, _), _)| *name == pipeline).map(|(_, ids)| ids).collect();
-        assert_eq!(of_it.len(), RUNS, "runs of {pipeline}");
+        assert_eq!(of_it.len(), runs, "runs of {pipeline}");
         assert!(of_it.iter().all(|ids| ids.len() == 1), "a run of {pipeline} carries another one's baggage");
         let different = of_it.iter().flat_map(|ids| ids.iter()).collect::<BTreeSet<_>>().len();
-        assert_eq!(different, if pipeline == "told" { 1 } else { RUNS }, "runs of {pipeline} by their baggage");
+        assert_eq!(different, if pipeline == "told" { 1 } else { runs }, "runs of {pipeline} by their baggage");
     }
     for (what, query) in [
         (
@@ -261,17 +307,17 @@ fn every_run_is_whole(gateway: &Gateway) {
     assert_eq!(gateway.sql_one("PRAGMA integrity_check"), "ok");
 }
 
-fn joins_fired_once(gateway: &Gateway) {
+fn joins_fired_once(gateway: &Gateway, runs: usize) {
     let joins = gateway.sql_one(
         "SELECT count(*) || ' joins, ' || count(DISTINCT fired_job_id) || ' jobs' FROM pipeline_joins j
          WHERE open = 0 AND fired_at IS NOT NULL AND (SELECT plugin FROM job_queue q WHERE q.id = j.fired_job_id) = 'core.join'",
     );
-    assert_eq!(joins, format!("{RUNS} joins, {RUNS} jobs"));
-    assert_eq!(gateway.sql_one("SELECT count(*) FROM pipeline_joins"), RUNS.to_string());
+    assert_eq!(joins, format!("{runs} joins, {runs} jobs"));
+    assert_eq!(gateway.sql_one("SELECT count(*) FROM pipeline_joins"), runs.to_string());
     let branches = gateway.sql(
         "SELECT branch, group_concat(DISTINCT step), group_concat(DISTINCT status), count(*), count(DISTINCT job_id)
          FROM pipeline_join_branches GROUP BY branch",
     );
-    let runs = RUNS.to_string();
+    let runs = runs.to_string();
     assert_eq!(branches, [["0", "left", "succeeded", &runs, &runs], ["1", "right", "succeeded", &runs, &runs]]);
 }
