@@ -67,8 +67,10 @@ pub(super) async fn start<G: Gateway>(mut call: Call<G>) -> Answer {
     let is_detached = flag("async", query.r#async.as_deref())?;
     let bytes = call.body().await?;
     let body = parse_body(&bytes)?;
-    let dedupe_key = dedupe_key(call.headers(), body.dedupe_key)?;
     let pipeline = find(&call)?;
+    // In a space of its own: jobs are compared by plugin and command, and other pipelines may begin with the same ones.
+    let dedupe_key =
+        dedupe_key(call.headers(), body.dedupe_key)?.map(|key| format!("pipeline:{}:{key}", pipeline.name));
     demand_steps(&call, pipeline)?;
     let is_awaited = pipeline.execution == Execution::Synchronous && !is_detached;
     let gateway = &call.app.gateway;

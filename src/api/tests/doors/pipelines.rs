@@ -102,7 +102,7 @@ async fn a_repeated_start_is_answered_with_the_job_that_exists() {
         (&json!(job(5)), &json!(true), &json!("running"))
     );
     let start = door.fake.started().remove(0);
-    assert_eq!((start.dedupe_key.as_deref(), start.is_single), (Some("k1"), true));
+    assert_eq!((start.dedupe_key.as_deref(), start.is_single), (Some("pipeline:told:k1"), true), "others' keys differ");
 }
 
 /// API-10, API-13: the pipeline's own time, but never more than the configured; the work goes on.
