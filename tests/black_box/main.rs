@@ -16,6 +16,7 @@ mod gateway;
 mod jobs;
 mod misbehaving_plugins;
 mod pipeline_crashes;
+mod pipelines;
 mod reload;
 mod reload_storm;
 mod scenarios;

@@ -11,13 +11,13 @@ use crate::doors::{ask, free_port};
 use crate::gateway::{Builder, Gateway, plugin_processes};
 
 /// A gateway whose plugins keep the requests that they get.
-fn recording() -> Builder {
+pub(crate) fn recording() -> Builder {
     let builder = Gateway::new();
     let dir = builder.path().display().to_string();
     builder.env("DUCTILE_TEST_DIR", dir)
 }
 
-trait Recording {
+pub(crate) trait Recording {
     /// A plugin that keeps its request and then runs `rest`.
     fn keeps(self, name: &str, rest: &str, keys: &str) -> Self;
     /// A plugin that keeps its request, says `<name> did it`, and emits these events (a JSON list).
@@ -37,7 +37,7 @@ impl Recording for Builder {
 }
 
 /// Plugin, node or `-`, status, and plugin of the parent or `-`, of every job in the order of their birth.
-fn story(gateway: &Gateway) -> Vec<String> {
+pub(crate) fn story(gateway: &Gateway) -> Vec<String> {
     let rows = gateway.sql(
         "SELECT q.plugin, coalesce(json_extract(c.accumulated_json, '$.ductile.node'), '-'), q.status, coalesce(p.plugin, '-')
          FROM job_queue q LEFT JOIN event_context c ON c.id = q.event_context_id LEFT JOIN job_queue p ON p.id = q.parent_job_id
@@ -47,14 +47,14 @@ fn story(gateway: &Gateway) -> Vec<String> {
 }
 
 /// What follows an end is committed with it, so that nothing open means that nothing more comes.
-fn settled(gateway: &Gateway) -> Vec<String> {
+pub(crate) fn settled(gateway: &Gateway) -> Vec<String> {
     let open = "SELECT count(*) FROM job_queue WHERE status IN ('queued', 'running')";
     gateway.until_some("every job has ended", |g| (g.sql_one(open) == "0").then_some(()));
     story(gateway)
 }
 
 /// What the only job of a plugin was asked.
-fn asked(gateway: &Gateway, plugin: &str) -> Value {
+pub(crate) fn asked(gateway: &Gateway, plugin: &str) -> Value {
     let jobs = gateway.sql(&format!("SELECT id FROM job_queue WHERE plugin = '{plugin}'"));
     assert_eq!(jobs.len(), 1, "jobs of {plugin}");
     let kept = gateway.path("requests").join(&jobs[0][0]);
@@ -231,73 +231,6 @@ fn a_hook_starts_the_entry_of_the_pipeline_that_it_calls() {
     assert!(!request.to_string().contains("of the root"), "the payload of the job is not in the envelope: {request}");
 }
 
-/// PIP-44, PIP-48: each signal starts its own pipeline; of a failure it says why, in the words that messages are made of.
-#[test]
-fn each_signal_starts_its_own_hook() {
-    let signals = ["completed", "failed", "timed_out", "dead"];
-    let pipeline =
-        |signal: &str| format!("  - name: on-{signal}\n    on-hook: job.{signal}\n    steps: [{{uses: notify}}]\n");
-    let refuse = "printf '{\"status\":\"error\",\"error\":\"out of paper\",\"retry\":false}'";
-    let gateway = recording()
-        .step("good", "[]", "    notify_on_complete: true\n")
-        .keeps("bad", refuse, "    notify_on_complete: true\n")
-        .keeps("late", "exec sleep 30", "    notify_on_complete: true\n    timeout: 200ms\n    max_attempts: 1\n")
-        .step("notify", "[]", "")
-        .wiring(&format!("pipelines:\n{}", signals.map(pipeline).concat()))
-        .start();
-    for plugin in ["good", "bad", "late"] {
-        let id = gateway.enqueue(plugin, "poll", "{}");
-        gateway.finished(&id);
-    }
-    settled(&gateway);
-    let fired = gateway.sql(
-        "SELECT p.plugin, group_concat(json_extract(q.payload, '$.type'), ' ') FROM (SELECT * FROM job_queue ORDER BY rowid) q
-         JOIN job_queue p ON p.id = q.parent_job_id WHERE q.submitted_by = 'hook' GROUP BY p.plugin ORDER BY p.plugin",
-    );
-    let sorted = |text: &str| {
-        let mut words: Vec<_> = text.split(' ').map(str::to_owned).collect();
-        words.sort_unstable();
-        words.join(" ")
-    };
-    let fired: Vec<_> = fired.iter().map(|row| format!("{}: {}", row[0], sorted(&row[1]))).collect();
-    assert_eq!(
-        fired,
-        ["bad: job.completed job.failed", "good: job.completed", "late: job.completed job.dead job.timed_out"]
-    );
-    let why = gateway.sql(
-        "SELECT json_extract(q.payload, '$.payload.message'), json_extract(q.payload, '$.payload.text'),
-            'Job failed [bad]: ' || p.last_error, json_extract(q.payload, '$.payload.error') = p.last_error
-         FROM job_queue q JOIN job_queue p ON p.id = q.parent_job_id WHERE json_extract(q.payload, '$.type') = 'job.failed'",
-    );
-    assert!(
-        why[0][0].contains("out of paper") && why[0][0] == why[0][1] && why[0][0] == why[0][2] && why[0][3] == "1",
-        "{why:?}"
-    );
-}
-
-/// QUE-10, PIP-45: a job that dies because its plugin is switched off is an end like any other.
-#[test]
-fn a_job_that_a_reload_buries_fires_its_hook() {
-    let gateway = recording()
-        .step("gone", "[]", "    notify_on_complete: true\n")
-        .step("notify", "[]", "")
-        .wiring("pipelines:\n  - name: on-death\n    on-hook: job.dead\n    from_plugin: gone\n    steps: [{uses: notify}]\n")
-        .start();
-    assert_eq!(gateway.request("POST", "/system/pause", None).status, 200);
-    let id = gateway.enqueue("gone", "poll", "{}");
-    let config = gateway.path("config.yaml");
-    let text = fs::read_to_string(&config)
-        .expect("a configuration")
-        .replace("  gone:\n    enabled: true", "  gone:\n    enabled: false");
-    fs::write(&config, text).expect("written");
-    let answer = gateway.request("POST", "/system/reload", None);
-    assert_eq!(answer.status, 200, "{}", answer.body);
-    assert_eq!(gateway.request("POST", "/system/resume", None).status, 200);
-    assert_eq!(settled(&gateway), ["gone - dead -", "notify step_1 succeeded gone"]);
-    let payload = &asked(&gateway, "notify")["event"]["payload"];
-    assert_eq!((&payload["job_id"], &payload["status"]), (&json!(id), &json!("dead")), "{payload}");
-}
-
 const TERMINAL: &str = "pipelines:
   - name: brief
     on: brief.start
@@ -463,19 +396,6 @@ fn a_scoped_pipeline_hears_one_plugin_only() {
     assert!(routes["open"][0].is_object(), "{routes}");
 }
 
-/// PIP-26: several sources in one matcher are refused, with the place.
-#[test]
-fn a_list_of_sources_is_refused() {
-    let gateway = Gateway::new()
-        .plugin("echo")
-        .wiring("pipelines:\n  - name: p\n    on: x\n    from_plugin: [echo]\n    steps: [{uses: echo}]\n")
-        .prepare();
-    let output = gateway.cli(&["config", "check"]);
-    let text = String::from_utf8_lossy(&output.stdout);
-    assert_eq!(output.status.code(), Some(78), "{text}");
-    assert!(text.contains("pipelines.p.from_plugin") && text.contains("one plugin"), "{text}");
-}
-
 /// `context-aware-trigger-if`. DOC-11, PIP-21, PIP-22, PIP-23: a pipeline's condition sees the baggage of the run that the event came out
 /// of; where there is none it does not hold, and what does not hold leaves no job at all.
 #[test]
@@ -516,37 +436,4 @@ fn a_pipelines_condition_sees_the_baggage_of_the_run_before() {
     let expected =
         ["teller tell succeeded -", "hearer hear succeeded teller", "teller tell succeeded -", "teller - succeeded -"];
     assert_eq!(story, expected, "neither a decision nor a hook");
-}
-
-/// RTR-01, RTR-02, RTR-03, RTR-04, RTR-07, API-03: what a directly called plugin emits goes its ways, each of them once, unless the caller
-/// forbids it.
-#[test]
-fn events_of_a_direct_call_go_their_ways_unless_the_caller_forbids_it() {
-    let events = r#"[{"type":"said","payload":{"n":1}},{"type":"said.more","payload":{"n":2}}]"#;
-    let gateway = recording()
-        .step("talker", events, "")
-        .step("scribe", "[]", "")
-        .step("critic", "[]", "")
-        .wiring(
-            "routes:\n  - {from: talker, event_type: said, to: scribe}\n  - {from: talker, event_type: said, to: critic}\n  \
-             - {from: critic, event_type: said, to: scribe}\npipelines:\n  - name: hear\n    on: said\n    steps: [{uses: critic}]\n",
-        )
-        .start();
-    let answer = gateway.request("POST", "/plugin/talker/poll?route=false", None);
-    assert_eq!(answer.status, 202, "{}", answer.body);
-    assert_eq!(settled(&gateway), ["talker - succeeded -"]);
-    let id = gateway.enqueue("talker", "poll", "{}");
-    let mut followed = settled(&gateway).split_off(2);
-    followed.sort_unstable();
-    assert_eq!(followed, ["critic - succeeded talker", "critic step_1 succeeded talker", "scribe - succeeded talker"]);
-    let rows = gateway.sql(&format!(
-        "SELECT count(DISTINCT source_event_id), group_concat(DISTINCT submitted_by), group_concat(DISTINCT command)
-         FROM job_queue WHERE parent_job_id = '{id}'"
-    ));
-    assert_eq!(rows, [["1", "route", "handle"]], "one event, three jobs");
-    let event = &asked(&gateway, "scribe")["event"];
-    assert_eq!(
-        (&event["type"], &event["source"], &event["payload"]["n"]),
-        (&json!("said"), &json!("talker"), &json!(1))
-    );
 }
