@@ -14,6 +14,7 @@ use crate::condition::Condition;
 use crate::config::{Config, NotifyOnComplete};
 use crate::path::Path;
 use crate::problem::Problem;
+use crate::secrets::Secrets;
 use crate::template::With;
 
 mod calls;
@@ -54,6 +55,8 @@ pub struct Pipelines {
     hook_max_depth: u32,
     /// `service.dedupe_ttl`.
     dedupe_window: Duration,
+    /// What of the steps' values came from the environment, and is for the step's plugin alone.
+    pub(crate) secrets: Secrets,
 }
 
 impl fmt::Debug for Pipelines {

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use serde_json::Value;
+use serde_json::value::RawValue;
 
 use crate::config::Config;
 
@@ -43,6 +44,22 @@ impl Secrets {
         texts.sort_unstable_by_key(|text| std::cmp::Reverse(text.len()));
         texts.dedup();
         Self { texts }
+    }
+
+    /// True when there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.texts.is_empty()
+    }
+
+    /// True when one of them stands in the value where [`Secrets::redact`] would replace it.
+    #[must_use]
+    pub fn are_in(&self, value: &RawValue) -> bool {
+        // What can't be read can't be looked through either.
+        let Ok(value) = serde_json::from_str::<Value>(value.get()) else { return true };
+        let mut shown = value.clone();
+        self.redact(&mut shown);
+        shown != value
     }
 
     /// The value without them; names of fields are the author's and stay.

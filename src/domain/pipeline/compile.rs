@@ -13,6 +13,7 @@ use crate::pipeline::findings::{Findings, Place};
 use crate::pipeline::known::Known;
 use crate::pipeline::{Execution, Pipelines, Route, Target, Trigger, calls, expand};
 use crate::problem::Problem;
+use crate::secrets::Secrets;
 
 const ROUTE_KEYS: &[&str] = &["from", "event_type", "to"];
 
@@ -21,6 +22,7 @@ pub(super) fn compile(config: &Config, catalog: &Catalog) -> (Pipelines, Vec<Pro
     let mut compiled = Pipelines {
         hook_max_depth: config.service.hook_max_depth,
         dedupe_window: config.service.dedupe_ttl,
+        secrets: Secrets::of(config),
         notifies: config
             .plugins
             .iter()

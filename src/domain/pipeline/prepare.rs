@@ -86,8 +86,9 @@ pub(crate) fn node_of<'p>(
     }
 }
 
-/// What the plugin of a step was given, without the baggage that fills its gaps: the input of the step.
-pub(crate) fn input_of(job: &ClaimedJob, node: Option<&Node>) -> Option<Box<RawValue>> {
+/// What the plugin of a step was given, without the baggage that fills its gaps, and without what the step's author gave
+/// this plugin alone: what follows is written down and shown, and goes to others.
+pub(crate) fn input_of(pipelines: &Pipelines, job: &ClaimedJob, node: Option<&Node>) -> Option<Box<RawValue>> {
     let stored = Stored::of(job);
     let plain = || stored.payload.map(Raw::to_raw_value);
     let (Some(Action::Uses { request, .. }), Some(accumulated)) = (node.map(|n| &n.action), job.context.as_deref())
@@ -98,7 +99,21 @@ pub(crate) fn input_of(job: &ClaimedJob, node: Option<&Node>) -> Option<Box<RawV
         return plain();
     }
     let merged = merge(&stored, &control::baggage_of(accumulated), &control::shown(accumulated), request, false);
-    merged.ok().or_else(plain)
+    let Ok(merged) = merged else { return plain() };
+    let own = request.payload.iter().map(|(key, _)| &**key).chain(request.with.keys());
+    let is_secret = |key: &&str| {
+        let value = Raw::from(&*merged).child(key);
+        value.is_some_and(|value| pipelines.secrets.are_in(&value.to_raw_value()))
+    };
+    let secret: Vec<&str> = if pipelines.secrets.is_empty() { Vec::new() } else { own.filter(is_secret).collect() };
+    let (false, Some(mut input)) = (secret.is_empty(), Object::read(Raw::from(&*merged))) else { return Some(merged) };
+    for key in secret {
+        match stored.payload.and_then(|payload| payload.child(key)) {
+            Some(value) => input.set_raw(key.to_owned(), value),
+            None => input.remove(key),
+        }
+    }
+    Some(input.to_raw_value())
 }
 
 /// The stored payload of a job, taken apart.

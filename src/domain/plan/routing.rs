@@ -47,7 +47,7 @@ pub(super) fn route(
         node,
         root: control.root.as_deref().and_then(|root| generation.pipelines.get(root)).map(|root| &**root),
         baggage: job.context.as_deref().map(control::baggage_of),
-        input: input_of(job, node),
+        input: input_of(&generation.pipelines, job, node),
         result: result_of(outcome.result.as_deref()),
         control,
         now,

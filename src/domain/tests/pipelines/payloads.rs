@@ -69,6 +69,30 @@ fn a_step_without_events_hands_on_its_input() {
     assert_eq!(run.at("two").payload.get("origin_plugin"), None, "baggage fills the gaps of `handle` only");
 }
 
+/// What an author gives one plugin from the environment is neither written down nor given to the next one.
+#[test]
+fn secrets_of_a_step_stay_with_its_plugin() {
+    let pipelines = json!([{"name": "p", "on": "e", "steps": [
+        {"id": "one", "uses": "a", "payload": {"model": "hush-model", "open": "seen"},
+            "with": {"auth": "Bearer hush-token", "filename": "hush-file", "k": "hush-k", "more": ["{payload.k}", "hush-token"], "n": "{payload.k}"}},
+        {"id": "two", "uses": "b"},
+    ]}]);
+    let mut config = crate::world::config(pipelines, json!([]));
+    let shown = config.source.sanitized.to_string().replace("hush", "[REDACTED]");
+    config.source.sanitized = serde_json::from_str(&shown).expect("JSON");
+    let generation = crate::world::of(config);
+    for events in [Vec::new(), vec![event("x", "{}")]] {
+        let run = Run::of(&generation, "p", r#"{"k":1.50}"#, &|_, _| Ok(events.clone()));
+        let one = run.at("one").payload.to_string();
+        assert!(one.contains("Bearer hush-token") && one.contains("hush-model"), "the plugin itself gets them: {one}");
+        let two = &run.at("two").payload;
+        assert!(!two.to_string().contains("hush"), "{two}");
+        if events.is_empty() {
+            assert_eq!((&two["open"], &two["k"], &two["n"]), (&json!("seen"), &json!(1.5), &json!(1.5)));
+        }
+    }
+}
+
 /// PIP-32, PIP-35, PIP-37, PIP-38: claims are made on entry, accrete, and reach every later step.
 #[test]
 fn claims_accrete_and_reach_every_later_step() {

@@ -101,7 +101,7 @@ pub(crate) fn config(pipelines: Value, routes: Value) -> Config {
         pipelines: pipelines.as_array().cloned().expect("a list"),
         routes: routes.as_array().cloned().expect("a list"),
         instances: vec!["lab".into()],
-        source: Source::default(),
+        source: Source { sanitized: json!({ "pipelines": pipelines, "routes": routes }), ..Source::default() },
     }
 }
 
@@ -131,7 +131,10 @@ fn catalog(config: &Config) -> Catalog {
 }
 
 pub(crate) fn compile(pipelines: Value, routes: Value) -> (Generation, Vec<Problem>) {
-    let config = config(pipelines, routes);
+    compile_config(config(pipelines, routes))
+}
+
+fn compile_config(config: Config) -> (Generation, Vec<Problem>) {
     let catalog = catalog(&config);
     let (pipelines, problems) = Pipelines::compile(&config, &catalog);
     let pipelines = Arc::new(pipelines);
@@ -144,7 +147,12 @@ pub(crate) fn sound(pipelines: Value) -> Generation {
 }
 
 pub(crate) fn wired(pipelines: Value, routes: Value) -> Generation {
-    let (generation, problems) = compile(pipelines, routes);
+    of(config(pipelines, routes))
+}
+
+/// A generation of a configuration that must be sound.
+pub(crate) fn of(config: Config) -> Generation {
+    let (generation, problems) = compile_config(config);
     let errors: Vec<_> = problems.iter().filter(|p| p.is_error()).map(Problem::to_string).collect();
     assert!(errors.is_empty(), "{errors:#?}");
     generation
