@@ -1,5 +1,6 @@
 //! The way back of a claim: what was granted is begun where it is granted, and told to the dispatcher.
 
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ductile_domain::generation::Generation;
@@ -19,8 +20,8 @@ pub(crate) struct Asking {
     generation: Arc<Generation>,
     /// Number of the claim.
     claim: u64,
-    /// Begun by whoever brought an end, and not written yet.
-    untold: Mutex<Vec<(Fence, Claims, JobArgs)>>,
+    /// Begun by whoever brought an end.
+    taken: Pairs<(Claims, JobArgs)>,
 }
 
 impl Asking {
@@ -30,7 +31,7 @@ impl Asking {
         generation: Arc<Generation>,
         claim: u64,
     ) -> Arc<Self> {
-        Arc::new(Self { dispatcher, shared, generation, claim, untold: Mutex::default() })
+        Arc::new(Self { dispatcher, shared, generation, claim, taken: Pairs::default() })
     }
 
     /// Begins what was granted.
@@ -39,10 +40,11 @@ impl Asking {
             claims.claimed.iter().map(|claimed| attempt::begin(&self.shared, &self.generation, claimed)).collect();
         // It runs already, so that its actor may come with the commit: one wake-up for all that are written together.
         if claims.is_taken
-            && let [args] = &mut begun[..]
+            && let Some(args) = begun.pop()
         {
-            let args = args.clone();
-            self.untold().push((args.job.fence, claims, args));
+            if let Some((claims, args)) = self.taken.begun(args.job.fence, (claims, args)) {
+                self.tell(claims, vec![args]);
+            }
             return;
         }
         self.tell(claims, begun);
@@ -51,12 +53,7 @@ impl Asking {
     /// The row of an attempt is written.
     pub(crate) fn started(&self, job: &ClaimedJob, transition: i64) {
         announce::started(&self.shared, job, transition);
-        let told = {
-            let mut untold = self.untold();
-            let at = untold.iter().position(|(fence, ..)| *fence == job.fence);
-            at.map(|at| untold.swap_remove(at))
-        };
-        if let Some((_, claims, args)) = told {
+        if let Some((claims, args)) = self.taken.written(job.fence) {
             self.tell(claims, vec![args]);
         }
     }
@@ -65,14 +62,66 @@ impl Asking {
     fn tell(&self, claims: Claims, begun: Vec<JobArgs>) {
         let _ = self.dispatcher.try_cast(Msg::Decided { claim: self.claim, claims, begun });
     }
-
-    fn untold(&self) -> MutexGuard<'_, Vec<(Fence, Claims, JobArgs)>> {
-        self.untold.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 impl Drop for Asking {
     fn drop(&mut self) {
         let _ = self.dispatcher.try_cast(Msg::Over { claim: self.claim });
+    }
+}
+
+/// Brings together that an attempt was begun and that its row is written: whoever begins it is not waited for by the
+/// writer, so that either may come first. What the writer itself has granted is noted in vain, once for each candidate.
+struct Pairs<T>(Mutex<HashMap<Fence, Option<T>>>);
+
+impl<T> Default for Pairs<T> {
+    fn default() -> Self {
+        Self(Mutex::default())
+    }
+}
+
+impl<T> Pairs<T> {
+    /// Hands it back when its row is written already.
+    fn begun(&self, fence: Fence, attempt: T) -> Option<T> {
+        let mut pairs = self.lock();
+        if pairs.remove(&fence).is_some() {
+            return Some(attempt);
+        }
+        pairs.insert(fence, Some(attempt));
+        None
+    }
+
+    /// Hands out what was begun before.
+    fn written(&self, fence: Fence) -> Option<T> {
+        let mut pairs = self.lock();
+        let begun = pairs.remove(&fence).flatten();
+        if begun.is_none() {
+            pairs.insert(fence, None);
+        }
+        begun
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Fence, Option<T>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ductile_domain::ids::JobId;
+
+    use super::*;
+
+    /// A commit takes no longer than a thread may have to wait for its processor.
+    #[test]
+    fn an_attempt_is_handed_out_whether_its_row_or_its_process_is_first() {
+        let fence = Fence { job: JobId::from(uuid::Uuid::now_v7()), claim_no: 1 };
+        let again = Fence { claim_no: 2, ..fence };
+        let pairs = Pairs::default();
+        assert_eq!(pairs.begun(fence, "first"), None);
+        assert_eq!(pairs.written(again), None);
+        assert_eq!(pairs.written(fence), Some("first"));
+        assert_eq!(pairs.begun(again, "second"), Some("second"));
+        assert!(pairs.lock().is_empty());
     }
 }

@@ -108,6 +108,30 @@ async fn a_job_that_is_cancelled_before_its_actor_lives_is_ended() {
     gateway.stop().await;
 }
 
+/// The row of an attempt that was taken over may be written before its process is begun: it gets its actor nevertheless,
+/// so that a cancellation reaches it. A long request takes long to begin.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_attempt_whose_row_is_faster_than_its_process_has_an_actor() {
+    let gateway = Gateway::start(1, patient_numbers()).await;
+    let long = format!("hang\",\"much\":\"{}", "x".repeat(500_000));
+    for _ in 0..6 {
+        gateway.handle().set_dispatch(false, "a test".into()).await.expect("paused");
+        for _ in 0..4 {
+            gateway.enqueue("work", "ok").await;
+        }
+        let job = gateway.enqueue("work", &long).await;
+        // the claim must not be over with it
+        let last = gateway.enqueue("work", "ok").await;
+        gateway.handle().set_dispatch(true, "a test".into()).await.expect("resumed");
+        gateway.until("it is started", async || (gateway.starts_of(job).await == "1").then_some(())).await;
+        let cancelled = gateway.handle().cancel(job, "enough".into(), "a test".into()).await;
+        assert_eq!(cancelled, Ok(Cancelled::Stopping));
+        assert_eq!(gateway.finished(job).await, "dead");
+        assert_eq!(gateway.finished(last).await, "succeeded");
+    }
+    gateway.stop().await;
+}
+
 /// A candidate that is not due is forgotten until it is, and not asked for again and again.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_candidate_that_is_not_due_is_not_asked_for_in_a_circle() {
