@@ -215,6 +215,7 @@ impl Job {
     async fn record(&mut self, mut finish: Arc<Finish>) -> Result<(), Exit> {
         self.phase = Phase::Reported;
         let mut replans = 0;
+        let mut patience = Duration::ZERO;
         loop {
             let JobArgs { shared, job, .. } = &self.args;
             let announced = Announced::of_attempt(job);
@@ -230,6 +231,9 @@ impl Job {
                 }
                 Err(error) => {
                     tracing::error!(component = "job", plugin = %job.plugin, job_id = %job.fence.job, %error, "the ledger refuses the outcome");
+                    // What is refused twice is not what the plugin sent: only time or a person can mend it.
+                    tokio::time::sleep(patience).await;
+                    patience = (patience * 2).clamp(Duration::from_millis(100), Duration::from_secs(5));
                     finish = ending::finish(&self.args, refused_by_the_ledger(&finish.outcome, &error));
                 }
             }
@@ -318,7 +322,12 @@ async fn replan(args: &JobArgs, finish: &Arc<Finish>, times: u32) -> Arc<Finish>
                 let mut outcome = finish.outcome.clone();
                 outcome.error = None;
                 if times >= REPLANS {
-                    outcome.error = ending::leave_out_gone(&mut plan, |plugin| generation.config.wants(plugin));
+                    let gone = ending::leave_out_gone(&mut plan, |plugin| generation.config.wants(plugin));
+                    // a join must not take a branch that lost its way for one that arrived
+                    match gone {
+                        Some(text) if job.seat.is_some() => plan.fault = Some(text),
+                        gone => outcome.error = gone,
+                    }
                 }
                 return ending::finish_with(args, outcome, plan);
             }
