@@ -33,10 +33,10 @@ pub(crate) fn begin(shared: &Arc<Shared>, generation: &Arc<Generation>, claimed:
         unreadable: *unreadable,
         begun: Begun::default(),
     };
-    // a former attempt that lives on is in the way; the dispatcher finds it and gives the claim back
-    let is_free = job.fence.claim_no <= 1
-        || (!shared.processes.contains(job.fence.job)
-            && shared.jobs.get::<Msg>(&format!("job:{}", job.fence.job)).is_none());
+    // A former attempt that lives on is in the way; the dispatcher finds it and gives the claim back. The first claim has
+    // one too when a grant was lost with its writer.
+    let is_free = !shared.processes.contains(job.fence.job)
+        && (job.fence.claim_no <= 1 || shared.jobs.get::<Msg>(&format!("job:{}", job.fence.job)).is_none());
     if is_free && let Decision::Spawn { plugin, asked } = preflight::decide(&args) {
         args.begun.put(Process::begin(&args, &plugin, &asked));
     }
@@ -50,6 +50,10 @@ pub(crate) struct Begun(Arc<Mutex<Option<Process>>>);
 impl Begun {
     fn put(&self, process: Process) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(process);
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).is_none()
     }
 
     pub(crate) fn take(&self) -> Option<Process> {

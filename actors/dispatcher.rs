@@ -367,8 +367,12 @@ impl Dispatcher {
         let id = job.fence.job;
         self.live.insert(id, job.plugin.clone());
         let shutdown = Shutdown::After(ductile_plugin::Limits::default().term_grace + STOP_MARGIN);
-        let started =
-            self.shared.jobs.start_child::<Job>(format!("job:{id}"), args, Restart::Temporary, shutdown).await;
+        // A process without an actor is in the way as an actor is.
+        let started = if begun.is_empty() && self.shared.processes.contains(id) {
+            Err(StartError::NameTaken(format!("job:{id}")))
+        } else {
+            self.shared.jobs.start_child::<Job>(format!("job:{id}"), args, Restart::Temporary, shutdown).await
+        };
         if let Err(error) = started {
             self.live.remove(&id);
             let reason = format!("attempt not started: {error}");
