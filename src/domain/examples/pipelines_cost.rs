@@ -5,6 +5,7 @@
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
+use ductile_domain::pipeline::Pipelines;
 use ductile_domain::plan::plan;
 use serde_json::{Value, json};
 
@@ -45,8 +46,10 @@ fn main() {
     );
     for count in [10, 100, 1_000] {
         let written = pipelines(count);
+        let config = world::config(written.clone(), json!([]));
+        let catalog = world::catalog(&config);
         let compile = best(5, || {
-            black_box(world::compile(written.clone(), json!([])));
+            black_box(Pipelines::compile(&config, &catalog));
         });
         let (generation, problems) = world::compile(written, json!([]));
         assert!(problems.is_empty(), "{problems:?}");

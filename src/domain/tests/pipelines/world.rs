@@ -105,7 +105,7 @@ pub(crate) fn config(pipelines: Value, routes: Value) -> Config {
     }
 }
 
-fn catalog(config: &Config) -> Catalog {
+pub(crate) fn catalog(config: &Config) -> Catalog {
     let found = ["a", "b", "c", "d", "e", "f", "root", "chain", "off", "unlisted", "reader"].map(|name| {
         let mut commands = vec![Command::new("poll", CommandType::Read)];
         if name != "reader" {
