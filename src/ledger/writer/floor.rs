@@ -125,6 +125,11 @@ impl Inner {
         self.ready.len()
     }
 
+    /// How many of them are the plugin's.
+    pub(super) fn ready_of(&self, plugin: &str) -> usize {
+        self.ready.iter().filter(|ready| &*ready.claimed.job.plugin == plugin).count()
+    }
+
     pub(super) fn put(&mut self, ready: Ready) {
         if !self.is_closed {
             self.since.get_or_insert_with(Instant::now);

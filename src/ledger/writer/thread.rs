@@ -193,6 +193,11 @@ impl Thread {
                 if floor.has(candidate.row) || self.batch.touches(candidate.job) {
                     continue;
                 }
+                // a plugin at its cap must not take all places with what only its own ends make room for
+                let is_enough = floor.ready_of(&candidate.plugin) >= *cap as usize * 4;
+                if is_enough && floor.slots.is_at_cap(&candidate.plugin, *cap) {
+                    continue;
+                }
                 // what can't be read is told when there is a slot for it
                 if let Ok(Some(claimed)) = claim::read_ahead(&self.store.conn, candidate, now) {
                     let (cap, max_running) = (*cap, request.max_running);
