@@ -4,7 +4,6 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::sync::Arc;
-use std::time::Duration;
 
 use ductile_config::Provenance;
 use ductile_domain::catalog::{Catalog, Discovered, Plugin};
@@ -116,24 +115,8 @@ pub(crate) fn snapshot(
 /// MAN-23: never retried.
 fn init(plugin: &Plugin, print: &Print, reason: &'static str) -> Init {
     let job = NewJob {
-        id: JobId::from(uuid::Uuid::now_v7()),
-        plugin: plugin.name.clone(),
-        command: "init".into(),
-        payload: None,
-        max_attempts: 1,
-        submitted_by: "system",
         requested_by: Some(reason.to_owned()),
-        dedupe_key: None,
-        dedupe_window: Duration::ZERO,
-        dedupe_in_flight: false,
-        parent: None,
-        source_event: None,
-        target_key: String::new(),
-        context: None,
-        seat: None,
-        is_routed: true,
-        replay_of: None,
-        snapshot: None,
+        ..NewJob::new(JobId::from(uuid::Uuid::now_v7()), plugin.name.clone(), "init", "system")
     };
     Init { print: print.init.clone(), job }
 }

@@ -20,8 +20,8 @@ use crate::preflight::{self, Decision};
 use crate::shared::Shared;
 use crate::{announce, ending, ledger, reaper};
 
-/// When a job may be claimed again whose attempt was begun and got no actor.
-const RETRY_DELAY: TimeDelta = TimeDelta::seconds(1);
+/// When a job may be claimed again whose attempt could not be started, or got no actor.
+pub(crate) const RETRY_DELAY: TimeDelta = TimeDelta::seconds(1);
 
 /// Begins the process of a claim at once. What needs none, or is refused by preflight, is left to the actor.
 pub(crate) fn begin(shared: &Arc<Shared>, generation: &Arc<Generation>, claimed: &Claimed) -> JobArgs {

@@ -8,7 +8,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use chrono::{TimeDelta, Utc};
+use chrono::Utc;
 use ductile_domain::builtin;
 use ductile_domain::generation::Generation;
 use ductile_domain::ids::JobId;
@@ -19,6 +19,7 @@ use serde_json::{Value, json};
 
 use crate::announce::Announced;
 use crate::asking::Asking;
+use crate::attempt::RETRY_DELAY;
 use crate::job::{Job, JobArgs};
 use crate::shared::{CALL_DEADLINE, LEDGER_DEADLINE, SLOW_POLL, Shared};
 use crate::{ledger, queue};
@@ -28,9 +29,6 @@ const STOP_MARGIN: Duration = Duration::from_secs(10);
 
 /// How many candidates stand at least, if there are as many.
 const STANDING: usize = 32;
-
-/// When a job is asked for again whose former attempt still lives.
-const RETRY_DELAY: TimeDelta = TimeDelta::seconds(1);
 
 /// State: who runs, as far as it was told.
 pub(crate) struct Dispatcher {

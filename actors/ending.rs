@@ -114,7 +114,6 @@ impl Drop for Owed {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
 
     use ductile_domain::ids::JobId;
     use ductile_domain::job::NewJob;
@@ -122,26 +121,7 @@ mod tests {
     use super::*;
 
     fn child(plugin: &str) -> NewJob {
-        NewJob {
-            id: JobId::from(uuid::Uuid::now_v7()),
-            plugin: plugin.into(),
-            command: "handle".into(),
-            payload: None,
-            max_attempts: 1,
-            submitted_by: "route",
-            requested_by: None,
-            dedupe_key: None,
-            dedupe_window: Duration::ZERO,
-            dedupe_in_flight: false,
-            parent: None,
-            source_event: None,
-            target_key: String::new(),
-            context: None,
-            seat: None,
-            is_routed: true,
-            snapshot: None,
-            replay_of: None,
-        }
+        NewJob::new(JobId::from(uuid::Uuid::now_v7()), plugin, "handle", "route")
     }
 
     #[test]

@@ -18,7 +18,7 @@ use ductile_plugin::{End, Exited};
 use serde_json::{Value, json};
 
 use crate::announce::Announced;
-use crate::attempt::{Begun, Process};
+use crate::attempt::{Begun, Process, RETRY_DELAY};
 use crate::generations::Place;
 use crate::preflight::{self, Decision};
 use crate::shared::{CALL_DEADLINE, Shared};
@@ -198,7 +198,7 @@ impl Job {
         shared
             .flags
             .degrade("spawn", format!("could not start a process: {error}; attempts are given back and tried again"));
-        let due = Utc::now() + chrono::Duration::seconds(1);
+        let due = Utc::now() + RETRY_DELAY;
         let announced = Announced::of_attempt(job);
         ledger::give_back(shared, job.fence, format!("spawn: {error}"), Some(due), &announced).await;
         self.phase = Phase::Reported;

@@ -30,24 +30,17 @@ impl Handle {
             None => 1,
         };
         let job = NewJob {
-            id: JobId::from(Uuid::now_v7()),
-            plugin: submission.plugin,
-            command: submission.command,
             payload: submission.payload,
             max_attempts,
-            submitted_by: submission.submitted_by,
             requested_by: Some(submission.requested_by),
             dedupe_key: submission.dedupe_key,
             dedupe_window: generation.config.service.dedupe_ttl,
             dedupe_in_flight: submission.dedupe_in_flight,
-            parent: None,
-            source_event: None,
-            target_key: String::new(),
             context: submission.context,
-            seat: None,
             is_routed: submission.is_routed,
             snapshot: generation.snapshot,
             replay_of: submission.replay_of,
+            ..NewJob::new(JobId::from(Uuid::now_v7()), submission.plugin, submission.command, submission.submitted_by)
         };
         // An answer that is lost after the commit is not repeated here: only the caller knows whether it may be.
         let accepted = self.commit(vec![job].into(), &generation).await?;

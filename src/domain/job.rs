@@ -112,6 +112,9 @@ pub struct Seat {
     pub branch: u32,
 }
 
+/// The kinds of triggers: what [`NewJob::submitted_by`] may be.
+pub const TRIGGERS: [&str; 8] = ["api", "cli", "scheduler", "webhook", "route", "relay", "hook", "system"];
+
 /// Work to be enqueued. The ledger decides about duplicates in the transaction that inserts it.
 #[derive(Debug, Clone)]
 pub struct NewJob {
@@ -125,7 +128,7 @@ pub struct NewJob {
     pub payload: Option<Box<RawValue>>,
     /// Attempts in total, at least 1.
     pub max_attempts: u32,
-    /// Kind of trigger: `api`, `cli`, `scheduler`, `webhook`, `route`, `relay`, `hook`, `system`.
+    /// Kind of trigger, one of [`TRIGGERS`].
     pub submitted_by: &'static str,
     /// Who asked: token name, socket user, schedule id, peer.
     pub requested_by: Option<String>,
@@ -151,6 +154,38 @@ pub struct NewJob {
     pub snapshot: Option<i64>,
     /// The ended job whose input this one repeats; named in the reason of its first transition.
     pub replay_of: Option<JobId>,
+}
+
+impl NewJob {
+    /// A job that nothing caused: no input, one attempt, no key, nothing that it belongs to.
+    #[must_use]
+    pub fn new(
+        id: JobId,
+        plugin: impl Into<Arc<str>>,
+        command: impl Into<Arc<str>>,
+        submitted_by: &'static str,
+    ) -> Self {
+        Self {
+            id,
+            plugin: plugin.into(),
+            command: command.into(),
+            payload: None,
+            max_attempts: 1,
+            submitted_by,
+            requested_by: None,
+            dedupe_key: None,
+            dedupe_window: Duration::ZERO,
+            dedupe_in_flight: false,
+            parent: None,
+            source_event: None,
+            target_key: String::new(),
+            context: None,
+            seat: None,
+            is_routed: true,
+            snapshot: None,
+            replay_of: None,
+        }
+    }
 }
 
 /// A job that this boot has just taken for one attempt.

@@ -2,8 +2,6 @@
 
 use std::ffi::OsString;
 use std::path::Path;
-use std::sync::Arc;
-use std::time::Duration;
 
 use ductile_cli::Build;
 use ductile_domain::ids::{BootId, JobId};
@@ -143,26 +141,7 @@ fn jobs_are_read_from_the_file_when_no_gateway_runs() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     runtime.block_on(async {
         let ledger = ductile_ledger::open(OpenOptions::new(&path, boot)).await.expect("a new ledger");
-        let job = NewJob {
-            id,
-            plugin: Arc::from("echo"),
-            command: Arc::from("poll"),
-            payload: None,
-            max_attempts: 4,
-            submitted_by: "cli",
-            requested_by: None,
-            dedupe_key: None,
-            dedupe_window: Duration::ZERO,
-            dedupe_in_flight: false,
-            parent: None,
-            replay_of: None,
-            source_event: None,
-            target_key: String::new(),
-            context: None,
-            seat: None,
-            is_routed: true,
-            snapshot: None,
-        };
+        let job = NewJob { max_attempts: 4, ..NewJob::new(id, "echo", "poll", "cli") };
         ledger.writer.enqueue(vec![job], 1).await.expect("enqueued");
         ledger.close().await;
     });

@@ -164,24 +164,10 @@ async fn for_all<F: Future<Output = ()> + Send + 'static>(futures: impl Iterator
 
 fn job() -> NewJob {
     NewJob {
-        id: JobId::from(Uuid::now_v7()),
-        plugin: "echo".into(),
-        command: "poll".into(),
         payload: Some(RawValue::from_string(r#"{"message":"hello"}"#.into()).expect("JSON")),
         max_attempts: 4,
-        submitted_by: "api",
         requested_by: Some("bench".into()),
-        dedupe_key: None,
-        dedupe_window: Duration::ZERO,
-        dedupe_in_flight: false,
-        parent: None,
-        source_event: None,
-        target_key: String::new(),
-        context: None,
-        seat: None,
-        is_routed: true,
-        snapshot: None,
-        replay_of: None,
+        ..NewJob::new(JobId::from(Uuid::now_v7()), "echo", "poll", "api")
     }
 }
 

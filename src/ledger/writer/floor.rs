@@ -9,13 +9,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use ductile_domain::builtin::is_builtin;
-use ductile_domain::ids::BootId;
 use ductile_domain::job::Fence;
 
 use super::batch::Item;
 use super::claim::{Grant, Slots};
 use super::{Ask, Op, Then};
-use crate::ops::{Claimed, Claims, Finish, Finished};
+use crate::ops::{Claims, Finish, Finished};
 
 /// How long what was read ahead may be taken: somebody else may write into the file meanwhile.
 const FRESH: Duration = Duration::from_millis(50);
@@ -40,11 +39,9 @@ pub(super) struct Inner {
 
 /// The next attempt of a candidate, as if it were claimed.
 pub(super) struct Ready {
-    pub(super) claimed: Claimed,
+    pub(super) grant: Grant,
     pub(super) cap: u32,
     pub(super) max_running: u32,
-    pub(super) boot: BootId,
-    pub(super) snapshot: Option<i64>,
     pub(super) ask: Arc<Ask>,
 }
 
@@ -73,12 +70,13 @@ impl Floor {
         }
         let fence = finish.fence;
         let Some(at) = floor.next_after(fence) else { return Err(then) };
-        let Some(Ready { mut claimed, boot, snapshot, ask, .. }) = floor.ready.remove(at) else { return Err(then) };
-        Arc::make_mut(&mut claimed.job).started_at = super::store::stored(chrono::Utc::now());
+        let Some(Ready { mut grant, ask, .. }) = floor.ready.remove(at) else { return Err(then) };
+        Arc::make_mut(&mut grant.claimed.job).started_at = super::store::stored(chrono::Utc::now());
+        let claimed = grant.claimed.clone();
         floor.slots.free(fence);
         floor.slots.hold(&claimed.job);
         floor.taken.push(Item::Op(Op::Finish(finish.clone(), then)));
-        floor.taken.push(Item::Grant(Grant { claimed: claimed.clone(), boot, snapshot }, ask.started.clone()));
+        floor.taken.push(Item::Grant(grant, ask.started.clone()));
         let is_unseen = !std::mem::replace(&mut floor.is_watched, true);
         Ok(Taken { ask, claims: Claims { claimed: vec![claimed], refused: Vec::new(), is_taken: true }, is_unseen })
     }
@@ -93,7 +91,7 @@ impl Inner {
     fn next_after(&self, fence: Fence) -> Option<usize> {
         let ending = self.slots.held(fence)?;
         self.ready.iter().position(|ready| {
-            let job = &ready.claimed.job;
+            let job = &ready.grant.claimed.job;
             let others = self.slots.of(&job.plugin) - usize::from(*ending == job.plugin);
             (is_builtin(&job.plugin) || others < ready.cap as usize)
                 && self.slots.len() <= ready.max_running as usize
@@ -110,11 +108,11 @@ impl Inner {
 
     /// The candidate is decided otherwise.
     pub(super) fn remove(&mut self, row: i64) {
-        self.ready.retain(|ready| ready.claimed.job.row != row);
+        self.ready.retain(|ready| ready.grant.claimed.job.row != row);
     }
 
     pub(super) fn has(&self, row: i64) -> bool {
-        self.ready.iter().any(|ready| ready.claimed.job.row == row)
+        self.ready.iter().any(|ready| ready.grant.claimed.job.row == row)
     }
 
     /// How many are read ahead; none when they are too old.
@@ -127,7 +125,7 @@ impl Inner {
 
     /// How many of them are the plugin's.
     pub(super) fn ready_of(&self, plugin: &str) -> usize {
-        self.ready.iter().filter(|ready| &*ready.claimed.job.plugin == plugin).count()
+        self.ready.iter().filter(|ready| &*ready.grant.claimed.job.plugin == plugin).count()
     }
 
     pub(super) fn put(&mut self, ready: Ready) {
@@ -150,9 +148,9 @@ impl Inner {
 }
 
 /// The writer's hold on the floor: however the writer ends, nothing stays there unanswered.
-pub(super) struct Held(pub(super) Arc<Floor>);
+pub(super) struct Hold(pub(super) Arc<Floor>);
 
-impl Drop for Held {
+impl Drop for Hold {
     fn drop(&mut self) {
         let taken = {
             let mut floor = self.0.lock();

@@ -6,10 +6,9 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use ductile_domain::ids::{ContextId, EventId, JobId, JoinId};
-use ductile_domain::job::{JobStatus, NewJob, Seat};
+use ductile_domain::job::{JobStatus, NewJob, Seat, TRIGGERS};
 use ductile_domain::plan::{Arrival, NewJoin};
 use rusqlite::{OptionalExtension as _, Row, params};
 use serde::{Deserialize, Serialize};
@@ -83,9 +82,6 @@ struct Template {
     is_routed: bool,
     snapshot: Option<i64>,
 }
-
-/// The kinds of triggers, by which a word of the table becomes one of the program again.
-const TRIGGERS: [&str; 8] = ["route", "hook", "api", "cli", "scheduler", "webhook", "relay", "system"];
 
 impl Template {
     fn of(job: &NewJob) -> Self {
@@ -247,17 +243,11 @@ impl Transaction<'_> {
             }
             return Ok(());
         };
+        let trigger = TRIGGERS.into_iter().find(|word| *word == submitted_by).unwrap_or("route");
         let job = NewJob {
-            id: follower,
-            plugin,
-            command,
             payload: Some(self.payload_of(&id)?),
             max_attempts,
-            submitted_by: TRIGGERS.into_iter().find(|word| *word == submitted_by).unwrap_or(TRIGGERS[0]),
             requested_by,
-            dedupe_key: None,
-            dedupe_window: Duration::ZERO,
-            dedupe_in_flight: false,
             parent: last,
             source_event: Some(EventId::from(join.uuid())),
             target_key,
@@ -265,7 +255,7 @@ impl Transaction<'_> {
             seat: outer,
             is_routed,
             snapshot: self.in_force.map(|terms| terms.snapshot).or(snapshot),
-            replay_of: None,
+            ..NewJob::new(follower, plugin, command, trigger)
         };
         self.bear(&job, &mut Waiting::default())
     }

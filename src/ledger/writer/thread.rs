@@ -43,7 +43,7 @@ pub(super) struct Thread {
     /// Spawns that wait for a batch, and until when.
     spawns: Vec<Spawn>,
     spawns_due: Option<Instant>,
-    floor: floor::Held,
+    floor: floor::Hold,
     /// Something was committed a moment ago, so that more is likely to be taken without a word until then.
     watched: Option<Instant>,
     /// There may be something to be read ahead.
@@ -74,7 +74,7 @@ impl Thread {
             batch: Batch::default(),
             spawns: Vec::new(),
             spawns_due: None,
-            floor: floor::Held(floor),
+            floor: floor::Hold(floor),
             watched: None,
             is_hungry: true,
             version,
@@ -200,9 +200,8 @@ impl Thread {
                 }
                 // what can't be read is told when there is a slot for it
                 if let Ok(Some(claimed)) = claim::read_ahead(&self.store.conn, candidate, now) {
-                    let (cap, max_running) = (*cap, request.max_running);
-                    let (boot, snapshot, ask) = (request.boot, request.snapshot, ask.clone());
-                    floor.put(Ready { claimed, cap, max_running, boot, snapshot, ask });
+                    let grant = Grant { claimed, boot: request.boot, snapshot: request.snapshot };
+                    floor.put(Ready { grant, cap: *cap, max_running: request.max_running, ask: ask.clone() });
                     ready += 1;
                 }
             }
@@ -223,7 +222,8 @@ impl Thread {
                     self.is_hungry = true;
                     self.grant();
                 }
-                Wish::Look => self.look(),
+                // that is done for every wish
+                Wish::Look => {}
                 Wish::Spawn(spawn) => {
                     self.spawns.push(spawn);
                     self.spawns_due.get_or_insert_with(|| Instant::now() + SPAWN_DELAY);

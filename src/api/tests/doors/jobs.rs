@@ -1,7 +1,5 @@
 //! Jobs and their logs, read from a real ledger.
 
-use std::time::Duration;
-
 use axum::http::StatusCode;
 use ductile_domain::ids::JobId;
 use ductile_domain::job::{Candidate, ClaimRequest, Fence, NewJob};
@@ -19,26 +17,7 @@ use crate::harness::{Door, Fake, job, request};
 
 /// A job of `echo` that a door made.
 pub(crate) fn new_job(id: JobId, command: &str) -> NewJob {
-    NewJob {
-        id,
-        plugin: "echo".into(),
-        command: command.into(),
-        payload: None,
-        max_attempts: 2,
-        submitted_by: "api",
-        requested_by: Some("tester".to_owned()),
-        dedupe_key: None,
-        dedupe_window: Duration::ZERO,
-        dedupe_in_flight: false,
-        parent: None,
-        source_event: None,
-        target_key: String::new(),
-        context: None,
-        seat: None,
-        is_routed: true,
-        snapshot: None,
-        replay_of: None,
-    }
+    NewJob { max_attempts: 2, requested_by: Some("tester".to_owned()), ..NewJob::new(id, "echo", command, "api") }
 }
 
 impl Fake {

@@ -146,24 +146,10 @@ impl Bed {
 
 pub(crate) fn new_job(plugin: &str) -> NewJob {
     NewJob {
-        id: JobId::from(Uuid::now_v7()),
-        plugin: plugin.into(),
-        command: "poll".into(),
         payload: Some(RawValue::from_string(r#"{"n":1.10,"text":"é\u0000\""}"#.into()).expect("JSON")),
         max_attempts: 4,
-        submitted_by: "api",
         requested_by: Some("admin".into()),
-        dedupe_key: None,
-        dedupe_window: Duration::ZERO,
-        dedupe_in_flight: false,
-        parent: None,
-        source_event: None,
-        target_key: String::new(),
-        context: None,
-        seat: None,
-        is_routed: true,
-        snapshot: None,
-        replay_of: None,
+        ..NewJob::new(JobId::from(Uuid::now_v7()), plugin, "poll", "api")
     }
 }
 
