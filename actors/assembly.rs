@@ -13,6 +13,7 @@ use ductile_domain::ids::JobId;
 use ductile_domain::job::NewJob;
 use ductile_domain::pipeline::Pipelines;
 use ductile_domain::problem::Problem;
+use ductile_domain::schedule::Schedules;
 use ductile_ledger::{Init, Snapshot};
 use serde::Serialize;
 
@@ -21,6 +22,7 @@ pub(crate) struct Assembled {
     pub(crate) config: Config,
     pub(crate) catalog: Catalog,
     pub(crate) pipelines: Arc<Pipelines>,
+    pub(crate) schedules: Arc<Schedules>,
     /// Also errors: those about single plugins leave only these plugins out.
     pub(crate) warnings: Vec<Problem>,
     /// Some pipeline or route can't be run as it is written.
@@ -53,7 +55,9 @@ pub(crate) fn assemble(config: Config, warnings: Vec<Problem>, provenance: &Prov
     let (catalog, found) = Catalog::build(&config, &discovery.plugins);
     let (pipelines, wrong) = Pipelines::compile(&config, &catalog);
     let has_broken_pipelines = wrong.iter().any(Problem::is_error);
-    let found = provenance.place(discovery.problems.into_iter().chain(found).chain(wrong).collect());
+    let (schedules, untimely) = Schedules::compile(&config, &catalog);
+    let found = discovery.problems.into_iter().chain(found).chain(wrong).chain(untimely);
+    let found = provenance.place(found.collect());
     let warnings = warnings.into_iter().chain(found).collect();
     let prints = config
         .plugins
@@ -63,7 +67,15 @@ pub(crate) fn assemble(config: Config, warnings: Vec<Problem>, provenance: &Prov
             (name.clone(), Print::of(entry, found))
         })
         .collect();
-    Assembled { config, catalog, pipelines: Arc::new(pipelines), warnings, has_broken_pipelines, prints }
+    Assembled {
+        config,
+        catalog,
+        pipelines: Arc::new(pipelines),
+        schedules: Arc::new(schedules),
+        warnings,
+        has_broken_pipelines,
+        prints,
+    }
 }
 
 impl Print {
@@ -98,6 +110,7 @@ pub(crate) fn snapshot(
         // Jobs of what the operator removed or disabled end. What can't be loaded is neither: its jobs wait.
         plugins: config.plugins.keys().filter(|name| config.wants(name)).cloned().collect(),
         pipelines: pipelines.clone(),
+        breakers: config.plugins.iter().map(|(name, entry)| (name.clone(), entry.circuit_breaker)).collect(),
         config_hash: config.source.hash.clone(),
         source_hash: config.source.hash.clone(),
         source_path: config.source.path.display().to_string(),

@@ -157,7 +157,7 @@ pub async fn boot(options: BootOptions) -> Result<Running, BootError> {
     if assembled.is_refused() {
         return Err(BootError::Config(assembled.warnings));
     }
-    let Assembled { config, catalog, pipelines, warnings, prints, .. } = assembled;
+    let Assembled { config, catalog, pipelines, schedules, warnings, prints, .. } = assembled;
     // Errors about single plugins leave only these plugins out.
     assembly::log(&warnings);
 
@@ -191,7 +191,7 @@ pub async fn boot(options: BootOptions) -> Result<Running, BootError> {
     let ring = EventRing::new(boot);
     let emit = ring.clone();
     let runner = Runner::new(config.service.max_workers as usize);
-    let generation = Arc::new(Generation { no: 1, snapshot: Some(recorded.id), config, catalog, pipelines });
+    let generation = Arc::new(Generation { no: 1, snapshot: Some(recorded.id), config, catalog, pipelines, schedules });
     let generations = Generations::default();
     generations.add(&generation);
     let shared = Arc::new(Shared {

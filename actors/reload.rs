@@ -50,7 +50,7 @@ pub(crate) async fn reload(shared: &Arc<Shared>, requested_by: String) -> Result
 async fn change(shared: &Arc<Shared>, prints: &mut Prints) -> Result<Reloaded, Refusal> {
     let former = shared.generation();
     let Prepared { assembled, restart_required, door } = prepare(shared, &former).await?;
-    let Assembled { config, catalog, pipelines, warnings, prints: new_prints, .. } = assembled;
+    let Assembled { config, catalog, pipelines, schedules, warnings, prints: new_prints, .. } = assembled;
     let differences = Differences::between(&former.config, &config, prints, &new_prints);
     let no = former.no + 1;
     let snapshot = assembly::snapshot(no, "reload", &config, &catalog, &pipelines, &new_prints);
@@ -68,7 +68,7 @@ async fn change(shared: &Arc<Shared>, prints: &mut Prints) -> Result<Reloaded, R
     *prints = new_prints;
     // A raised limit holds before the dispatcher makes use of it.
     shared.runner.set_max_threads(config.service.max_workers.max(former.config.service.max_workers) as usize);
-    let generation = Arc::new(Generation { no, snapshot: Some(recorded.id), config, catalog, pipelines });
+    let generation = Arc::new(Generation { no, snapshot: Some(recorded.id), config, catalog, pipelines, schedules });
     shared.generations.add(&generation);
     shared.generation.send_replace(generation);
     if let Some(door) = door {

@@ -9,6 +9,7 @@ use ductile_domain::config::Config;
 use ductile_domain::generation::Generation;
 use ductile_domain::pipeline::{Pipeline, Pipelines};
 use ductile_domain::problem::{Problem, did_you_mean};
+use ductile_domain::schedule::Schedules;
 use ductile_domain::secrets::Secrets;
 use serde_json::Value;
 
@@ -51,9 +52,17 @@ impl Compiled {
         let discovery = ductile_plugin::discover::discover_for(&config);
         let (catalog, of_plugins) = Catalog::build(&config, &discovery.plugins);
         let (pipelines, of_pipelines) = Pipelines::compile(&config, &catalog);
-        let of_plugins = discovery.problems.into_iter().chain(of_plugins).collect();
+        let (schedules, of_schedules) = Schedules::compile(&config, &catalog);
+        let of_plugins = discovery.problems.into_iter().chain(of_plugins).chain(of_schedules).collect();
         Self {
-            generation: Generation { no: 0, snapshot: None, config, catalog, pipelines: Arc::new(pipelines) },
+            generation: Generation {
+                no: 0,
+                snapshot: None,
+                config,
+                catalog,
+                pipelines: Arc::new(pipelines),
+                schedules: Arc::new(schedules),
+            },
             of_files: warnings,
             of_plugins: provenance.place(of_plugins),
             of_pipelines: provenance.place(of_pipelines),

@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use crate::config::{Config, PluginEntry};
+use crate::config::{Config, PluginEntry, ResourceLimits};
 use crate::manifest::{Command, Manifest};
 use crate::problem::{Problem, did_you_mean};
 use crate::retry::RetryPolicy;
@@ -50,6 +50,8 @@ pub struct Plugin {
     pub timeout: Option<Duration>,
     /// Names of environment variables that it gets beside the allow-list.
     pub env_passthrough: Vec<String>,
+    /// Bounds of each of its processes.
+    pub limits: ResourceLimits,
 }
 
 impl fmt::Debug for Plugin {
@@ -233,63 +235,30 @@ fn join(name: &str, found: &Discovered, entry: Option<&PluginEntry>, max_workers
         timeouts: entry.map(|e| e.timeouts.clone()).unwrap_or_default(),
         timeout: entry.and_then(|e| e.timeout),
         env_passthrough: entry.map(|e| e.env_passthrough.clone()).unwrap_or_default(),
+        limits: entry.map(|e| e.limits.clone()).unwrap_or_default(),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Api, Durability, NotifyOnComplete, Service, Source, State};
+    use crate::config::Service;
     use crate::manifest::{CommandType, PROTOCOL};
     use serde_json::json;
 
     fn config(entries: &[(&str, PluginEntry)]) -> Config {
-        let day = Duration::from_secs(86_400);
         Config {
-            service: Service {
-                name: "ductile".into(),
-                log_level: "info".into(),
-                log_format: "json".into(),
-                tick_interval: day,
-                max_workers: 3,
-                dedupe_ttl: day,
-                job_queue_retention: day,
-                job_log_retention: day,
-                drain_timeout: day,
-                strict_mode: false,
-                allow_symlinks: true,
-                plugin_env_passthrough: Vec::new(),
-                hook_max_depth: 4,
-            },
-            plugin_roots: Vec::new(),
+            service: Service { max_workers: 3, ..Service::default() },
             plugins: entries.iter().map(|(name, entry)| ((*name).to_owned(), entry.clone())).collect(),
-            api: Api {
-                enabled: false,
-                listen: ([127, 0, 0, 1], 0).into(),
-                max_body_size: 1,
-                max_sync_timeout: day,
-                max_concurrent_sync: 1,
-                tokens: Vec::new(),
-            },
-            state: State { path: PathBuf::from("/s"), durability: Durability::Accepted },
-            pipelines: Vec::new(),
-            routes: Vec::new(),
-            instances: Vec::new(),
-            source: Source::default(),
+            ..Config::default()
         }
     }
 
     fn entry(uses: Option<&str>, config: Value) -> PluginEntry {
         PluginEntry {
-            enabled: true,
             uses: uses.map(str::to_owned),
             config: config.as_object().cloned().unwrap_or_default(),
-            retry: RetryPolicy::default(),
-            parallelism: None,
-            timeouts: BTreeMap::new(),
-            timeout: None,
-            env_passthrough: Vec::new(),
-            notify_on_complete: NotifyOnComplete::Never,
+            ..PluginEntry::default()
         }
     }
 

@@ -4,15 +4,19 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
+use chrono_tz::Tz;
 use serde_json::{Map, Value};
 
+use crate::breaker::BreakerPolicy;
 use crate::retry::RetryPolicy;
+use crate::schedule::Schedule;
 use crate::scope::Grants;
 
 /// One configuration, complete. Its `Debug` only counts pipelines and routes, for their values may be secrets.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub struct Config {
     /// Gateway-wide settings.
     pub service: Service,
@@ -82,6 +86,8 @@ pub struct Service {
     pub job_queue_retention: Duration,
     /// How long rows of `job_log` stay.
     pub job_log_retention: Duration,
+    /// How long all other rows stay.
+    pub retention: Retention,
     /// How long a stop waits for running jobs.
     pub drain_timeout: Duration,
     /// Every warning is an error.
@@ -92,6 +98,66 @@ pub struct Service {
     pub plugin_env_passthrough: Vec<String>,
     /// How long a chain of jobs may grow of which each was started by a hook of the one before.
     pub hook_max_depth: u32,
+    /// Zone of schedules that name none: `service.timezone`, otherwise the system's.
+    pub timezone: Tz,
+}
+
+/// How long rows of the tables stay that are neither `job_queue` nor `job_log`: `service.<table>_retention`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Retention {
+    /// `job_transitions`.
+    pub job_transitions: Duration,
+    /// `job_attempts`.
+    pub job_attempts: Duration,
+    /// `circuit_breaker_transitions`.
+    pub breaker_transitions: Duration,
+    /// `schedule_ticks` that have ended.
+    pub schedule_ticks: Duration,
+    /// `plugin_facts`, but never the newest per plugin and type.
+    pub facts: Duration,
+    /// `config_snapshots` that no job refers to, but never the newest.
+    pub snapshots: Duration,
+    /// `job_quarantine`.
+    pub quarantine: Duration,
+}
+
+const DAY: Duration = Duration::from_secs(86_400);
+
+impl Default for Retention {
+    fn default() -> Self {
+        Self {
+            job_transitions: 30 * DAY,
+            job_attempts: 30 * DAY,
+            breaker_transitions: 90 * DAY,
+            schedule_ticks: 30 * DAY,
+            facts: 365 * DAY,
+            snapshots: 365 * DAY,
+            quarantine: 90 * DAY,
+        }
+    }
+}
+
+impl Default for Service {
+    /// What holds where the operator says nothing, with one worker and in UTC: processors and zone are the machine's matter.
+    fn default() -> Self {
+        Self {
+            name: "ductile".to_owned(),
+            log_level: "info".to_owned(),
+            log_format: "json".to_owned(),
+            tick_interval: Duration::from_secs(60),
+            max_workers: 1,
+            dedupe_ttl: DAY,
+            job_queue_retention: DAY,
+            job_log_retention: 30 * DAY,
+            retention: Retention::default(),
+            drain_timeout: Duration::from_secs(30),
+            strict_mode: false,
+            allow_symlinks: true,
+            plugin_env_passthrough: Vec::new(),
+            hook_max_depth: 4,
+            timezone: Tz::UTC,
+        }
+    }
 }
 
 /// `plugins.<name>:`. Its `Debug` names the keys of `config` only, for their values may be secrets.
@@ -115,6 +181,58 @@ pub struct PluginEntry {
     pub env_passthrough: Vec<String>,
     /// Whether the ends of its jobs fire hooks.
     pub notify_on_complete: NotifyOnComplete,
+    /// `schedules:`, as far as they can be read without the plugin's manifest.
+    pub schedules: Vec<Arc<Schedule>>,
+    /// Most polls that may be queued or running for the scheduler to enqueue another.
+    pub max_outstanding_polls: u32,
+    /// When its schedules stop firing.
+    pub circuit_breaker: BreakerPolicy,
+    /// Bounds of each of its processes.
+    pub limits: ResourceLimits,
+}
+
+impl Default for PluginEntry {
+    /// An enabled entry that says nothing else.
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            uses: None,
+            config: Map::new(),
+            retry: RetryPolicy::default(),
+            parallelism: None,
+            timeouts: BTreeMap::new(),
+            timeout: None,
+            env_passthrough: Vec::new(),
+            notify_on_complete: NotifyOnComplete::default(),
+            schedules: Vec::new(),
+            max_outstanding_polls: 1,
+            circuit_breaker: BreakerPolicy::default(),
+            limits: ResourceLimits::default(),
+        }
+    }
+}
+
+/// `plugins.<name>.limits`: what one process of a plugin may use. `None` bounds nothing.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ResourceLimits {
+    /// Bytes of memory.
+    pub memory: Option<u64>,
+    /// Processor time.
+    pub cpu_time: Option<Duration>,
+    /// Open files.
+    pub open_files: Option<u64>,
+    /// Processes and threads.
+    pub processes: Option<u64>,
+    /// Bytes of memory of a second try after the first ran out of it, ascending, all above `memory`.
+    pub tiers: Vec<u64>,
+}
+
+impl ResourceLimits {
+    /// True when nothing is bounded.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// `plugins.<name>.notify_on_complete`: which of a plugin's jobs fire `on-hook` pipelines when they end.
@@ -141,6 +259,10 @@ impl fmt::Debug for PluginEntry {
             .field("timeout", &self.timeout)
             .field("env_passthrough", &self.env_passthrough)
             .field("notify_on_complete", &self.notify_on_complete)
+            .field("schedules", &self.schedules)
+            .field("max_outstanding_polls", &self.max_outstanding_polls)
+            .field("circuit_breaker", &self.circuit_breaker)
+            .field("limits", &self.limits)
             .finish()
     }
 }
@@ -180,6 +302,29 @@ pub struct State {
     pub path: PathBuf,
     /// Which commits are synced.
     pub durability: Durability,
+    /// Bytes that must stay free on its file system: with less, doors take nothing in.
+    pub min_free_space: u64,
+}
+
+impl Default for State {
+    /// `ductile.db` in the working directory.
+    fn default() -> Self {
+        Self { path: PathBuf::from("ductile.db"), durability: Durability::Accepted, min_free_space: 64 << 20 }
+    }
+}
+
+impl Default for Api {
+    /// What holds where the operator says nothing.
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            listen: ([127, 0, 0, 1], 8080).into(),
+            max_body_size: 1 << 20,
+            max_sync_timeout: Duration::from_secs(5 * 60),
+            max_concurrent_sync: 10,
+            tokens: Vec::new(),
+        }
+    }
 }
 
 /// `state.durability`.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::catalog::Catalog;
 use crate::config::Config;
 use crate::pipeline::Pipelines;
+use crate::schedule::Schedules;
 
 /// What every attempt of its time runs under. Freed with its last job.
 #[derive(Debug)]
@@ -19,4 +20,6 @@ pub struct Generation {
     pub catalog: Catalog,
     /// The pipelines and routes, compiled against `catalog`.
     pub pipelines: Arc<Pipelines>,
+    /// The schedules of runnable plugins, and those that can't be read.
+    pub schedules: Arc<Schedules>,
 }

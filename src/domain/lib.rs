@@ -3,6 +3,7 @@
 //! Times and ids are arguments. Everything to the right of this crate (ledger, plugin, api, actors) shares these types.
 
 pub mod baggage;
+pub mod breaker;
 pub mod builtin;
 pub mod catalog;
 pub mod condition;
@@ -21,6 +22,7 @@ pub mod problem;
 pub mod raw;
 pub mod retry;
 pub mod same;
+pub mod schedule;
 pub mod scope;
 pub mod secrets;
 pub mod template;

@@ -16,7 +16,7 @@ struct Step {
     sql: &'static str,
 }
 
-const STEPS: &[Step] = &[];
+const STEPS: &[Step] = &[Step { version: 2, sql: include_str!("migrations/2.sql") }];
 
 /// What a migration did.
 #[derive(Debug, Clone, PartialEq, Eq)]

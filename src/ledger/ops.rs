@@ -1,8 +1,10 @@
 //! The operations of the writer and their answers, as values.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ductile_domain::breaker::BreakerPolicy;
 use ductile_domain::ids::{BootId, ContextId, JobId};
 use ductile_domain::job::{Candidate, ClaimedJob, Fence, JobStatus, NewJob};
 use ductile_domain::outcome::Outcome;
@@ -259,6 +261,8 @@ pub struct Snapshot {
     pub plugins: Vec<String>,
     /// Its pipelines, of which the ledger itself starts those that wait for the end of a job.
     pub pipelines: Arc<Pipelines>,
+    /// When the schedules of its plugins stop firing; a plugin that is not here has the default.
+    pub breakers: BTreeMap<String, BreakerPolicy>,
     /// Hash over the configuration in force.
     pub config_hash: String,
     /// Hash over the raw files.

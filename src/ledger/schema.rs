@@ -9,7 +9,7 @@ use sqlx::{AssertSqlSafe, ConnectOptions, Row};
 pub const APPLICATION_ID: i64 = 0x4455_4354;
 
 /// The schema version that this gateway writes (`PRAGMA user_version`).
-pub const VERSION: i64 = 1;
+pub const VERSION: i64 = 2;
 
 /// The embedded baseline.
 pub(crate) const BASELINE: &str = include_str!("schema.sql");

@@ -1,4 +1,4 @@
--- The ledger's schema, version 1: the one source for creating a database and for checking one at start.
+-- The ledger's schema, version 2: the one source for creating a database and for checking one at start.
 -- Tables and columns that operators' queries use are named in docs/database.md; columns marked "own" are ours.
 -- Times are RFC 3339 UTC text with milliseconds and `Z`; JSON is text.
 
@@ -42,7 +42,9 @@ CREATE TABLE job_queue (
     join_id TEXT,
     join_branch INTEGER,
     -- own: 0 when what it emits starts no pipeline and follows no route
-    is_routed INTEGER NOT NULL DEFAULT 1
+    is_routed INTEGER NOT NULL DEFAULT 1,
+    -- own: which size of memory its attempts get: 0 for limits.memory, n for the n-th of limits.tiers
+    memory_tier INTEGER NOT NULL DEFAULT 0
 );
 CREATE INDEX job_queue_status_created_at_idx ON job_queue (status, created_at);
 CREATE INDEX job_queue_plugin_command_status_idx ON job_queue (plugin, command, status);
@@ -254,7 +256,58 @@ CREATE TABLE schedule_entries (
     last_success_at TEXT,
     next_run_at TEXT,
     updated_at TEXT,
+    -- own: the timing under which its ticks are expected, and where the grid of an interval begins
+    fingerprint TEXT,
+    anchor_at TEXT,
+    -- own: the start of the gateway that armed a delay
+    armed_by TEXT,
     PRIMARY KEY (plugin, schedule_id)
+);
+
+-- own: every instant at which a schedule was or will be due, with its end
+CREATE TABLE schedule_ticks (
+    id INTEGER PRIMARY KEY,
+    plugin TEXT NOT NULL,
+    schedule_id TEXT NOT NULL,
+    fingerprint TEXT NOT NULL,
+    instant TEXT NOT NULL,
+    due_at TEXT NOT NULL,
+    -- expected, fired, caught_up, skipped, missed
+    status TEXT NOT NULL,
+    reason TEXT,
+    job_id TEXT,
+    -- of a run of missed instants that share a row: how many, and the last of them
+    instants INTEGER NOT NULL DEFAULT 1,
+    last_instant TEXT,
+    created_at TEXT NOT NULL,
+    ended_at TEXT
+);
+CREATE UNIQUE INDEX schedule_ticks_identity_idx ON schedule_ticks (plugin, schedule_id, fingerprint, instant);
+CREATE INDEX schedule_ticks_expected_idx ON schedule_ticks (due_at) WHERE status = 'expected';
+CREATE INDEX schedule_ticks_ended_idx ON schedule_ticks (ended_at) WHERE ended_at IS NOT NULL;
+CREATE TRIGGER schedule_ticks_end_once BEFORE UPDATE ON schedule_ticks
+WHEN OLD.status <> 'expected'
+BEGIN
+    SELECT RAISE(ABORT, 'a tick ends once');
+END;
+
+-- own: what is known of a job that kept ending abnormally, for whoever looks into it
+CREATE TABLE job_quarantine (
+    job_id TEXT PRIMARY KEY NOT NULL,
+    plugin TEXT NOT NULL,
+    command TEXT NOT NULL,
+    reason TEXT NOT NULL,
+    -- JSON: request without the plugin's configuration, fingerprint, limits, last output, resource use of each attempt
+    bundle TEXT NOT NULL,
+    created_at TEXT NOT NULL
+);
+
+-- own: how large the file was
+CREATE TABLE storage_samples (
+    at TEXT PRIMARY KEY NOT NULL,
+    file_bytes INTEGER NOT NULL,
+    wal_bytes INTEGER NOT NULL,
+    free_bytes INTEGER NOT NULL
 );
 
 CREATE TABLE config_snapshots (

@@ -64,6 +64,7 @@ pub(crate) fn serve(arguments: &str) {
                 config: loaded.config,
                 catalog,
                 pipelines: Arc::default(),
+                schedules: Arc::default(),
             }),
             events: EventRing::new(boot),
             boot,

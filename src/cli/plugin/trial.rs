@@ -123,7 +123,17 @@ fn generation(
     let plugins = [(name.clone(), found.clone())].into();
     let (catalog, more) = Catalog::build(&config, &plugins);
     problems.extend(more);
-    Ok((Generation { no: 1, snapshot: None, config, catalog, pipelines: std::sync::Arc::default() }, problems))
+    Ok((
+        Generation {
+            no: 1,
+            snapshot: None,
+            config,
+            catalog,
+            pipelines: std::sync::Arc::default(),
+            schedules: std::sync::Arc::default(),
+        },
+        problems,
+    ))
 }
 
 /// A configuration with nothing but this plugin; variables in its values are filled in as the gateway does.

@@ -53,9 +53,20 @@ fn entry(node: &Node, path: &str, max_workers: u32, findings: &mut Findings) -> 
         findings.add(problem.hint("write `schedules:`, a list"), node.origin);
     }
     let notify_on_complete = notify_on_complete(&mut keys, findings);
-    keys.later(&["schedules", "max_outstanding_polls", "circuit_breaker"], findings);
+    keys.later(&["schedules", "max_outstanding_polls", "circuit_breaker", "limits"], findings);
     keys.close(findings);
-    PluginEntry { enabled, uses, config, retry, parallelism, timeouts, timeout, env_passthrough, notify_on_complete }
+    PluginEntry {
+        enabled,
+        uses,
+        config,
+        retry,
+        parallelism,
+        timeouts,
+        timeout,
+        env_passthrough,
+        notify_on_complete,
+        ..PluginEntry::default()
+    }
 }
 
 fn notify_on_complete(keys: &mut Section<'_>, findings: &mut Findings) -> NotifyOnComplete {

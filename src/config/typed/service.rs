@@ -59,6 +59,7 @@ pub(crate) fn read(top: &mut Section<'_>, intake: &Intake<'_>, findings: &mut Fi
         allow_symlinks: symlinks(&mut keys, strict_mode, intake, findings),
         plugin_env_passthrough: variable_names(&mut keys, "plugin_env_passthrough", findings),
         hook_max_depth: keys.number("hook_max_depth", 0..=DEEPEST_HOOKS, findings).unwrap_or(4),
+        ..Service::default()
     };
     let port = keys.number("api_port", 0..=u32::from(u16::MAX), findings).and_then(|p| u16::try_from(p).ok());
     let api_port = port.zip(keys.get("api_port").map(|n| n.origin));

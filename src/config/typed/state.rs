@@ -28,7 +28,7 @@ pub(crate) fn read(top: &mut Section<'_>, intake: &Intake<'_>, findings: &mut Fi
         _ => Durability::Accepted,
     };
     keys.close(findings);
-    State { path, durability }
+    State { path, durability, ..State::default() }
 }
 
 pub(crate) fn show(state: &State, root: &mut BTreeMap<String, Node>) {

@@ -2,21 +2,19 @@
 
 mod support;
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use ductile_domain::catalog::{Catalog, Discovered};
-use ductile_domain::config::{Api, Config, Durability, NotifyOnComplete, PluginEntry, Service, Source, State};
+use ductile_domain::config::{Config, NotifyOnComplete, PluginEntry, Service};
 use ductile_domain::ids::JobId;
 use ductile_domain::job::{ClaimedJob, NewJob};
 use ductile_domain::manifest::{Command, CommandType, Manifest};
 use ductile_domain::outcome::{Cause, Outcome};
 use ductile_domain::pipeline::Pipelines;
-use ductile_domain::retry::{Ending, RetryPolicy};
+use ductile_domain::retry::Ending;
 use ductile_ledger::{Born, Cancelled, Snapshot, Verdict};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use support::{Bed, failed, finish, new_job, retry_in, succeeded};
 
 /// `hooked` and `chain` fire hooks, `plain` does not; `notify` is what they start.
@@ -44,17 +42,7 @@ fn pipelines(pipelines: Value) -> Arc<Pipelines> {
         max_subs: 16,
         fact_outputs: Vec::new(),
     };
-    let entry = |notify_on_complete| PluginEntry {
-        enabled: true,
-        uses: None,
-        config: Map::new(),
-        retry: RetryPolicy::default(),
-        parallelism: None,
-        timeouts: BTreeMap::new(),
-        timeout: None,
-        env_passthrough: Vec::new(),
-        notify_on_complete,
-    };
+    let entry = |notify_on_complete| PluginEntry { notify_on_complete, ..PluginEntry::default() };
     let plugins = [
         ("hooked", NotifyOnComplete::Roots),
         ("chain", NotifyOnComplete::Cascade),
@@ -62,36 +50,10 @@ fn pipelines(pipelines: Value) -> Arc<Pipelines> {
         ("notify", NotifyOnComplete::Never),
     ];
     let config = Config {
-        service: Service {
-            name: "ductile".into(),
-            log_level: "info".into(),
-            log_format: "json".into(),
-            tick_interval: Duration::from_secs(60),
-            max_workers: 4,
-            dedupe_ttl: Duration::from_secs(3600),
-            job_queue_retention: Duration::from_secs(3600),
-            job_log_retention: Duration::from_secs(3600),
-            drain_timeout: Duration::from_secs(30),
-            strict_mode: false,
-            allow_symlinks: true,
-            plugin_env_passthrough: Vec::new(),
-            hook_max_depth: 3,
-        },
-        plugin_roots: Vec::new(),
+        service: Service { hook_max_depth: 3, ..Service::default() },
         plugins: plugins.into_iter().map(|(name, notify)| (name.to_owned(), entry(notify))).collect(),
-        api: Api {
-            enabled: false,
-            listen: "127.0.0.1:8080".parse().expect("an address"),
-            max_body_size: 1000,
-            max_sync_timeout: Duration::from_secs(300),
-            max_concurrent_sync: 10,
-            tokens: Vec::new(),
-        },
-        state: State { path: PathBuf::from("/state.db"), durability: Durability::Accepted },
         pipelines: pipelines.as_array().expect("a list").clone(),
-        routes: Vec::new(),
-        instances: Vec::new(),
-        source: Source::default(),
+        ..Config::default()
     };
     let found = plugins.into_iter().map(|(name, _)| {
         let dir = PathBuf::from("/p");

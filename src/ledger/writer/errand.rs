@@ -156,6 +156,7 @@ fn write_snapshot(conn: &Connection, now: Timestamp, snapshot: Snapshot) -> Resu
         snapshot: id,
         plugins: snapshot.plugins.iter().cloned().collect(),
         pipelines: snapshot.pipelines.clone(),
+        breakers: snapshot.breakers.clone(),
     };
     let mut transaction = Transaction::new(conn, now, Some(&terms));
     let mut buried = Vec::with_capacity(rows.len());

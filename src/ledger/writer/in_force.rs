@@ -1,10 +1,11 @@
 //! What the last configuration snapshot put in force. It outlives the writer: the next one on the same file, of the same
 //! start of the gateway, goes on under it.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use ductile_domain::breaker::BreakerPolicy;
 use ductile_domain::builtin::is_builtin;
 use ductile_domain::pipeline::Pipelines;
 
@@ -14,6 +15,7 @@ pub(crate) struct Terms {
     pub(crate) snapshot: i64,
     pub(crate) plugins: HashSet<String>,
     pub(crate) pipelines: Arc<Pipelines>,
+    pub(crate) breakers: BTreeMap<String, BreakerPolicy>,
 }
 
 impl Terms {

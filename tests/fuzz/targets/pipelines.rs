@@ -6,13 +6,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use ductile_domain::catalog::{Catalog, Discovered};
-use ductile_domain::config::{NotifyOnComplete, PluginEntry};
 use ductile_domain::generation::Generation;
 use ductile_domain::manifest::{Command, CommandType, Manifest, PROTOCOL};
 use ductile_domain::pipeline::{Action, Pipeline, Pipelines, Target as Next, dry_run, routes_view};
 use ductile_domain::problem::Problem;
-use ductile_domain::retry::RetryPolicy;
-use serde_json::Map;
 use serde_json::value::RawValue;
 
 use super::{Target, check, reached, shape};
@@ -109,7 +106,7 @@ fn run(input: &str) -> Result<u64, String> {
     };
     let found = plugins();
     for name in found.keys() {
-        loaded.config.plugins.entry(name.clone()).or_insert_with(entry);
+        loaded.config.plugins.entry(name.clone()).or_default();
     }
     let (catalog, _) = Catalog::build(&loaded.config, &found);
     let (pipelines, problems) = Pipelines::compile(&loaded.config, &catalog);
@@ -122,8 +119,14 @@ fn run(input: &str) -> Result<u64, String> {
     let is_complete = pipelines.iter().count() == loaded.config.pipelines.len();
     check(!is_sound || is_complete, || "a pipeline is missing and nothing is said of it".to_owned())?;
     let routes = pipelines.routes().len().min(3);
-    let generation =
-        Generation { no: 1, snapshot: None, config: loaded.config, catalog, pipelines: Arc::new(pipelines) };
+    let generation = Generation {
+        no: 1,
+        snapshot: None,
+        config: loaded.config,
+        catalog,
+        pipelines: Arc::new(pipelines),
+        schedules: Arc::default(),
+    };
     let topology = generation.pipelines.topology();
     check(topology.is_object(), || format!("the topology is no object: {topology}"))?;
     let mut sizes = Vec::new();
@@ -248,18 +251,4 @@ fn plugins() -> BTreeMap<String, Discovered> {
             (name.to_owned(), found)
         })
         .collect()
-}
-
-fn entry() -> PluginEntry {
-    PluginEntry {
-        enabled: true,
-        uses: None,
-        config: Map::new(),
-        retry: RetryPolicy::default(),
-        parallelism: None,
-        timeouts: BTreeMap::new(),
-        timeout: None,
-        env_passthrough: Vec::new(),
-        notify_on_complete: NotifyOnComplete::Never,
-    }
 }

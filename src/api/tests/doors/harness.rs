@@ -17,13 +17,12 @@ use ductile_api::gateway::{
 };
 use ductile_api::{Patience, router_with};
 use ductile_domain::catalog::{Catalog, Discovered};
-use ductile_domain::config::{Api, Config, Durability, NotifyOnComplete, PluginEntry, Service, Source, State, Token};
+use ductile_domain::config::{Api, Config, PluginEntry, Service, Source, Token};
 use ductile_domain::event::{Fields, JobFields, LiveEvent};
 use ductile_domain::generation::Generation;
 use ductile_domain::ids::{BootId, JobId};
 use ductile_domain::manifest::{Command, CommandType, Manifest, PROTOCOL};
 use ductile_domain::pipeline::Pipelines;
-use ductile_domain::retry::RetryPolicy;
 use ductile_domain::scope::Grants;
 use ductile_domain::tree::TreeNode;
 use ductile_domain::version::Build;
@@ -292,7 +291,7 @@ pub(crate) fn generation(scopes: &[&[&str]], admin: &[&str]) -> Generation {
     let (pipelines, of_pipelines) = Pipelines::compile(&config, &catalog);
     problems.extend(of_pipelines);
     assert!(problems.iter().all(|p| !p.is_error()), "{problems:?}");
-    Generation { no: 4, snapshot: Some(9), config, catalog, pipelines: Arc::new(pipelines) }
+    Generation { no: 4, snapshot: Some(9), config, catalog, pipelines: Arc::new(pipelines), schedules: Arc::default() }
 }
 
 fn token(secret: &str, words: &[&str]) -> Token {
@@ -304,17 +303,7 @@ fn token(secret: &str, words: &[&str]) -> Token {
 }
 
 fn entry(uses: Option<&str>) -> PluginEntry {
-    PluginEntry {
-        enabled: true,
-        uses: uses.map(str::to_owned),
-        config: Map::new(),
-        retry: RetryPolicy::default(),
-        parallelism: None,
-        timeouts: BTreeMap::new(),
-        timeout: None,
-        env_passthrough: Vec::new(),
-        notify_on_complete: NotifyOnComplete::Never,
-    }
+    PluginEntry { uses: uses.map(str::to_owned), ..PluginEntry::default() }
 }
 
 fn discovered(name: &str) -> Discovered {
@@ -344,36 +333,10 @@ fn discovered(name: &str) -> Discovered {
 
 fn config() -> Config {
     Config {
-        service: Service {
-            name: "ductile".to_owned(),
-            log_level: "info".to_owned(),
-            log_format: "json".to_owned(),
-            tick_interval: Duration::from_secs(60),
-            max_workers: 4,
-            dedupe_ttl: Duration::from_secs(3_600),
-            job_queue_retention: Duration::from_secs(86_400),
-            job_log_retention: Duration::from_secs(86_400),
-            drain_timeout: Duration::from_secs(30),
-            strict_mode: false,
-            allow_symlinks: true,
-            plugin_env_passthrough: Vec::new(),
-            hook_max_depth: 4,
-        },
-        plugin_roots: Vec::new(),
-        plugins: BTreeMap::new(),
-        api: Api {
-            enabled: true,
-            listen: "127.0.0.1:8080".parse().expect("an address"),
-            max_body_size: BODY_LIMIT,
-            max_sync_timeout: Duration::from_secs(300),
-            max_concurrent_sync: 10,
-            tokens: Vec::new(),
-        },
-        state: State { path: PathBuf::from("/state.db"), durability: Durability::Accepted },
-        pipelines: Vec::new(),
-        routes: Vec::new(),
-        instances: Vec::new(),
+        service: Service { max_workers: 4, dedupe_ttl: Duration::from_secs(3_600), ..Service::default() },
+        api: Api { max_body_size: BODY_LIMIT, ..Api::default() },
         source: Source { path: PathBuf::from("/etc/ductile/config.yaml"), ..Source::default() },
+        ..Config::default()
     }
 }
 

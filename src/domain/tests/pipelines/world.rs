@@ -1,12 +1,11 @@
 //! A generation made of pipelines and routes, and jobs in it.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use ductile_domain::catalog::{Catalog, Discovered};
-use ductile_domain::config::{Api, Config, Durability, NotifyOnComplete, PluginEntry, Service, Source, State};
+use ductile_domain::config::{Config, NotifyOnComplete, PluginEntry, Service, Source};
 use ductile_domain::generation::Generation;
 use ductile_domain::ids::JobId;
 use ductile_domain::job::{ClaimedJob, Fence};
@@ -15,7 +14,6 @@ use ductile_domain::outcome::{AttemptStatus, EmittedEvent, Outcome, Timing};
 use ductile_domain::pipeline::Pipelines;
 use ductile_domain::plan::{Plan, plan};
 use ductile_domain::problem::Problem;
-use ductile_domain::retry::RetryPolicy;
 use ductile_domain::time::{self, Timestamp};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
@@ -46,17 +44,7 @@ pub(crate) fn counter() -> impl FnMut() -> Uuid {
 }
 
 fn entry(enabled: bool, uses: Option<&str>, notify: NotifyOnComplete) -> PluginEntry {
-    PluginEntry {
-        enabled,
-        uses: uses.map(str::to_owned),
-        config: json!({"limit": 5, "token": "canary"}).as_object().cloned().expect("an object"),
-        retry: RetryPolicy { max_attempts: 3, ..RetryPolicy::default() },
-        parallelism: None,
-        timeouts: BTreeMap::new(),
-        timeout: None,
-        env_passthrough: Vec::new(),
-        notify_on_complete: notify,
-    }
+    PluginEntry { enabled, uses: uses.map(str::to_owned), notify_on_complete: notify, ..PluginEntry::default() }
 }
 
 /// `a` to `f` (which fire no hooks), `root` and `chain` (which do), alias `a.poll`, `off`, which is disabled and fires hooks,
@@ -70,38 +58,14 @@ pub(crate) fn config(pipelines: Value, routes: Value) -> Config {
     plugins.insert("chain".into(), entry(true, None, NotifyOnComplete::Cascade));
     plugins.insert("a.poll".into(), entry(true, Some("b"), NotifyOnComplete::Never));
     plugins.insert("off".into(), entry(false, None, NotifyOnComplete::Roots));
-    let day = Duration::from_secs(86_400);
     Config {
-        service: Service {
-            name: "ductile".into(),
-            log_level: "info".into(),
-            log_format: "json".into(),
-            tick_interval: day,
-            max_workers: 3,
-            dedupe_ttl: DEDUPE,
-            job_queue_retention: day,
-            job_log_retention: day,
-            drain_timeout: day,
-            strict_mode: false,
-            allow_symlinks: true,
-            plugin_env_passthrough: Vec::new(),
-            hook_max_depth: 2,
-        },
-        plugin_roots: Vec::new(),
+        service: Service { max_workers: 3, dedupe_ttl: DEDUPE, hook_max_depth: 2, ..Service::default() },
         plugins,
-        api: Api {
-            enabled: false,
-            listen: ([127, 0, 0, 1], 0).into(),
-            max_body_size: 1,
-            max_sync_timeout: day,
-            max_concurrent_sync: 1,
-            tokens: Vec::new(),
-        },
-        state: State { path: PathBuf::from("/s"), durability: Durability::Accepted },
         pipelines: pipelines.as_array().cloned().expect("a list"),
         routes: routes.as_array().cloned().expect("a list"),
         instances: vec!["lab".into()],
         source: Source { sanitized: json!({ "pipelines": pipelines, "routes": routes }), ..Source::default() },
+        ..Config::default()
     }
 }
 
@@ -138,7 +102,7 @@ fn compile_config(config: Config) -> (Generation, Vec<Problem>) {
     let catalog = catalog(&config);
     let (pipelines, problems) = Pipelines::compile(&config, &catalog);
     let pipelines = Arc::new(pipelines);
-    (Generation { no: 7, snapshot: Some(3), config, catalog, pipelines }, problems)
+    (Generation { no: 7, snapshot: Some(3), config, catalog, pipelines, schedules: Arc::default() }, problems)
 }
 
 /// A generation of pipelines that must be sound.

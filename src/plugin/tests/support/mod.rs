@@ -45,6 +45,7 @@ pub(crate) fn of_manifest(manifest: Manifest, dir: &Path) -> Plugin {
         timeouts: BTreeMap::new(),
         timeout: None,
         env_passthrough: Vec::new(),
+        limits: ductile_domain::config::ResourceLimits::default(),
     }
 }
 
