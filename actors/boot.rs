@@ -34,6 +34,7 @@ use crate::http::{self, Door, Listeners};
 use crate::lock::Lock;
 use crate::notify::Notifier;
 use crate::shared::{Addresses, Crashes, Flags, Processes, Shared};
+use crate::space::Guard;
 use crate::tree::{self, Numbers};
 use crate::waiters::Waiters;
 use crate::{announce, queue, reaper};
@@ -213,6 +214,7 @@ pub async fn boot(options: BootOptions) -> Result<Running, BootError> {
         environments: Environments::default(),
         former_boot,
         was_clean,
+        space: Guard::of(&ledger_options.path),
         ledger_options,
         opened: Mutex::new(Some(writer)),
         writer: Mutex::default(),

@@ -29,6 +29,7 @@ mod router;
 mod run;
 mod scheduler;
 mod shared;
+mod space;
 mod submission;
 mod tree;
 mod waiters;

@@ -27,6 +27,7 @@ use crate::families::Families;
 use crate::generations::Generations;
 use crate::http::Listeners;
 use crate::notify::Notifier;
+use crate::space::{self, Guard};
 use crate::waiters::Waiters;
 use crate::{breaker, config, dispatcher, http, ledger, maintenance, queue, reaper, router, scheduler};
 
@@ -43,6 +44,7 @@ pub(crate) const SLOW_POLL: Duration = Duration::from_secs(5);
 pub(crate) struct Addresses {
     pub(crate) config: Slot<config::Msg>,
     pub(crate) ledger: Slot<ledger::Msg>,
+    pub(crate) space: Slot<space::Msg>,
     pub(crate) maintenance: Slot<maintenance::Msg>,
     pub(crate) router: Slot<router::Msg>,
     pub(crate) breaker: Slot<breaker::Msg>,
@@ -59,6 +61,7 @@ impl Addresses {
         Self {
             config: Slot::new(8, 1),
             ledger: Slot::new(1024, 2),
+            space: Slot::new(4, 1),
             maintenance: Slot::new(16, 3),
             router: Slot::new(256, 3),
             breaker: Slot::new(256, 3),
@@ -121,6 +124,8 @@ pub struct Shared {
     pub(crate) notifier: Notifier,
     pub(crate) on_reload: OnReload,
     pub(crate) flags: Flags,
+    /// The space that is free beside the ledger.
+    pub(crate) space: Guard,
     /// Names who asked for a graceful stop, once someone has.
     pub(crate) stop: watch::Sender<Option<String>>,
 }
@@ -173,6 +178,8 @@ pub(crate) struct Flags {
     hurry: AtomicBool,
     draining: AtomicBool,
     paused: AtomicBool,
+    /// Why no new work is taken in.
+    intake: Mutex<Option<String>>,
     trouble: Mutex<Vec<(&'static str, String)>>,
 }
 
@@ -211,6 +218,15 @@ impl Flags {
 
     pub(crate) fn set_paused(&self, paused: bool) {
         self.paused.store(paused, Ordering::Release);
+    }
+
+    /// Why no new work is taken in at the moment, if it is not: too little space is free.
+    pub(crate) fn intake_stopped(&self) -> Option<String> {
+        self.intake.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn set_intake_stopped(&self, reason: Option<String>) {
+        *self.intake.lock().unwrap_or_else(PoisonError::into_inner) = reason;
     }
 
     /// Makes a trouble visible in `system status` until it is cleared.

@@ -22,7 +22,7 @@ const REPLANS: usize = 3;
 impl Handle {
     /// Enqueues one job.
     pub(crate) async fn enqueue(&self, submission: Submission) -> Result<Submitted, Refusal> {
-        self.refuse_while_draining()?;
+        self.refuse_intake()?;
         let generation = self.shared().generation();
         let max_attempts = match generation.catalog.get(&submission.plugin) {
             Some(plugin) => plugin.retry.max_attempts,
@@ -50,7 +50,7 @@ impl Handle {
 
     /// Enqueues what a pipeline begins with.
     pub(crate) async fn enqueue_pipeline(&self, start: PipelineStart) -> Result<Vec<Submitted>, Refusal> {
-        self.refuse_while_draining()?;
+        self.refuse_intake()?;
         let mut replans = 0;
         loop {
             let generation = self.shared().generation();
@@ -80,12 +80,18 @@ impl Handle {
         Ok(asked.chain(submitted.born.into_iter().map(|born| Submitted::Accepted(born.job))).collect())
     }
 
-    fn refuse_while_draining(&self) -> Result<(), Refusal> {
-        if !self.shared().flags.is_draining() {
-            return Ok(());
+    /// While the gateway stops, or while too little space is free on the ledger's file system.
+    fn refuse_intake(&self) -> Result<(), Refusal> {
+        let shared = self.shared();
+        if shared.flags.is_draining() {
+            let reason = "the gateway is stopping and takes no new work".to_owned();
+            return Err(Refusal::Unavailable { reason, retry_after: Duration::from_secs(10) });
         }
-        let reason = "the gateway is stopping and takes no new work".to_owned();
-        Err(Refusal::Unavailable { reason, retry_after: Duration::from_secs(10) })
+        shared.space.look_before_intake(shared);
+        match shared.flags.intake_stopped() {
+            Some(reason) => Err(Refusal::Unavailable { reason, retry_after: Duration::from_secs(30) }),
+            None => Ok(()),
+        }
     }
 }
 

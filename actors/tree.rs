@@ -17,6 +17,7 @@ use crate::reaper::Reaper;
 use crate::router::Router;
 use crate::scheduler::Scheduler;
 use crate::shared::Shared;
+use crate::space::Space;
 
 /// The numbers of the tree, apart so that chaos tests can raise them; production runs the default.
 #[derive(Debug, Clone)]
@@ -63,6 +64,7 @@ pub(crate) fn tree(shared: &Arc<Shared>, numbers: &Numbers) -> SupervisorSpec {
     let control = vec![worker::<Config>("config", a.config.clone(), s(), secs(2))];
     let storage = vec![
         worker::<LedgerActor>("ledger", a.ledger.clone(), s(), secs(10)),
+        worker::<Space>("space", a.space.clone(), s(), secs(1)),
         worker::<Maintenance>("maintenance", a.maintenance.clone(), s(), secs(2)),
     ];
     let policy = vec![

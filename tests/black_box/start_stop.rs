@@ -38,6 +38,7 @@ fn the_tree_shows_every_actor() {
         "root/control_sup/config",
         "root/storage_sup",
         "root/storage_sup/ledger",
+        "root/storage_sup/space",
         "root/storage_sup/maintenance",
         "root/policy_sup",
         "root/policy_sup/router",
