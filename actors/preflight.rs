@@ -7,7 +7,7 @@ use chrono::Utc;
 use ductile_domain::builtin;
 use ductile_domain::catalog::Plugin;
 use ductile_domain::job::ClaimedJob;
-use ductile_domain::outcome::{AttemptStatus, Cause, EmittedEvent, Outcome, Timing};
+use ductile_domain::outcome::{AttemptStatus, Cause, EmittedEvent, Outcome, Timing, Usage};
 use ductile_domain::pipeline::{Prepared, prepare};
 use serde_json::{Value, json};
 
@@ -100,6 +100,7 @@ fn done(events: Vec<EmittedEvent>, reason: &str, begun: Instant) -> Outcome {
             runtime_pre_ns: 0,
             runtime_post_ns: 0,
         },
+        usage: Usage::default(),
         subs: None,
         ended_at,
     }

@@ -228,6 +228,13 @@ pub struct ResourceLimits {
 }
 
 impl ResourceLimits {
+    /// Bytes of memory of an attempt of that tier: 0 for `memory`, n for the n-th of `tiers`, the last beyond them.
+    #[must_use]
+    pub fn memory_of(&self, tier: u32) -> Option<u64> {
+        let index = usize::try_from(tier).unwrap_or(usize::MAX).min(self.tiers.len());
+        index.checked_sub(1).map_or(self.memory, |i| self.tiers.get(i).copied())
+    }
+
     /// True when nothing is bounded.
     #[must_use]
     pub fn is_empty(&self) -> bool {

@@ -223,6 +223,8 @@ pub struct ClaimedJob {
     pub seat: Option<Seat>,
     /// False: what it emits starts no pipeline and follows no route.
     pub is_routed: bool,
+    /// Which size of memory it gets: 0 for the plugin's `limits.memory`, n for the n-th of `limits.tiers`.
+    pub memory_tier: u32,
     /// The job that caused this one.
     pub parent: Option<JobId>,
 }

@@ -1,6 +1,7 @@
 //! How an attempt ended, as data: a failed job is never a Rust error.
 
 use std::fmt;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -48,6 +49,8 @@ pub enum Cause {
     ExitConfig,
     /// Killed by a signal that the gateway did not send.
     Signal,
+    /// Killed for want of memory: by its own limit, by the machine, or by what it ran itself (exit code 137).
+    OutOfMemory,
     /// Not exactly one JSON object on stdout.
     Protocol,
     /// More stdout than the cap.
@@ -78,6 +81,7 @@ impl Cause {
             Self::ExitCode => "exit_code",
             Self::ExitConfig => "exit_78",
             Self::Signal => "signal",
+            Self::OutOfMemory => "out_of_memory",
             Self::Protocol => "protocol_error",
             Self::OutputTooLarge => "output_too_large",
             Self::Timeout => "timeout",
@@ -105,6 +109,17 @@ impl Cause {
     }
 }
 
+impl Cause {
+    /// Those of [`Cause::is_abnormal`].
+    pub const ABNORMAL: [Self; 3] = [Self::Signal, Self::OutOfMemory, Self::Crashed];
+
+    /// True for ends that the plugin did not choose: a job that keeps ending so is quarantined.
+    #[must_use]
+    pub const fn is_abnormal(self) -> bool {
+        matches!(self, Self::Signal | Self::OutOfMemory | Self::Crashed)
+    }
+}
+
 impl fmt::Display for Cause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
@@ -124,6 +139,15 @@ pub struct Timing {
     pub runtime_pre_ns: i64,
     /// Gateway time after the reap: response parsed and judged.
     pub runtime_post_ns: i64,
+}
+
+/// What an attempt's processes used, as far as it is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Usage {
+    /// Processor time of the process and of what it waited for; with a cgroup, of all its processes.
+    pub cpu: Option<Duration>,
+    /// Most bytes of memory at a time: of one process; with a cgroup, of all of them together.
+    pub peak_memory: Option<u64>,
 }
 
 /// One event that a plugin emitted, before the core added source, timestamp and id.
@@ -164,6 +188,8 @@ pub struct Outcome {
     pub state_updates: Option<Box<RawValue>>,
     /// Where the time went.
     pub timing: Timing,
+    /// What it used.
+    pub usage: Usage,
     /// Sub-spans of the stopwatch, a JSON array.
     pub subs: Option<String>,
     /// When the process had been reaped, or the decision fell without one.
@@ -185,6 +211,7 @@ impl Outcome {
             events: Vec::new(),
             state_updates: None,
             timing: Timing::default(),
+            usage: Usage::default(),
             subs: None,
             ended_at: at,
         }

@@ -51,6 +51,22 @@ pub enum Ending {
         /// When the next attempt may start.
         due: Timestamp,
     },
+    /// The same, and from then on its attempts get more memory.
+    RetryLarger {
+        /// When the next attempt may start.
+        due: Timestamp,
+        /// Which size: n for the n-th of the plugin's `limits.tiers`.
+        tier: u32,
+    },
+}
+
+/// Abnormal ends of one job after which it is not tried again.
+pub const QUARANTINE_AFTER: u32 = 3;
+
+/// True when a job is to be quarantined: `abnormal_ends` of its attempts ended abnormally, this one among them.
+#[must_use]
+pub const fn is_quarantined(cause: Cause, abnormal_ends: u32) -> bool {
+    cause.is_abnormal() && abnormal_ends >= QUARANTINE_AFTER
 }
 
 /// Decides what follows an attempt.
@@ -70,6 +86,22 @@ pub fn decide(outcome: &Outcome, attempt: u32, max_attempts: u32, policy: &Retry
         _ if attempt >= max_attempts => Ending::Dead,
         Some(Cause::Crashed) => Ending::Retry { due: outcome.ended_at },
         _ => Ending::Retry { due: outcome.ended_at + policy.backoff(attempt, fraction) },
+    }
+}
+
+/// The same for a plugin that declares `tiers` sizes of memory beyond the first. `tier` is the size that the attempt had.
+///
+/// An attempt that ran out of memory is followed by one with the next size, once; then the job has failed, because more
+/// attempts of the same size would only repeat it.
+#[must_use]
+pub fn with_more_memory(ending: Ending, outcome: &Outcome, tier: u32, tiers: usize) -> Ending {
+    if tiers == 0 || outcome.cause != Some(Cause::OutOfMemory) {
+        return ending;
+    }
+    match ending {
+        Ending::Retry { due } if tier == 0 => Ending::RetryLarger { due, tier: 1 },
+        Ending::Retry { .. } | Ending::RetryLarger { .. } | Ending::Dead if tier > 0 => Ending::Failed,
+        ending => ending,
     }
 }
 
@@ -101,6 +133,7 @@ mod tests {
             Cause::PluginError,
             Cause::ExitCode,
             Cause::Signal,
+            Cause::OutOfMemory,
             Cause::Protocol,
             Cause::OutputTooLarge,
             Cause::Timeout,
@@ -115,6 +148,37 @@ mod tests {
             assert_eq!(decide(&failed(cause), 1, 4, &policy, 0.0), Ending::Failed, "{cause}");
         }
         assert_eq!(decide(&failed(Cause::Cancelled), 1, 4, &policy, 0.0), Ending::Dead);
+    }
+
+    /// OPC-26, D-50: once at the next size, then the job has failed, however many attempts or sizes are left.
+    #[test]
+    fn an_attempt_without_memory_gets_the_next_size_once() {
+        let policy = RetryPolicy::default();
+        let outcome = failed(Cause::OutOfMemory);
+        let decided = |attempt, tier, tiers| {
+            with_more_memory(decide(&outcome, attempt, 4, &policy, 0.0), &outcome, tier, tiers)
+        };
+        assert!(matches!(decided(1, 0, 3), Ending::RetryLarger { tier: 1, .. }));
+        assert!(matches!(decided(2, 0, 1), Ending::RetryLarger { tier: 1, .. }), "other troubles came before");
+        for (attempt, tiers) in [(2, 3), (2, 1), (4, 3)] {
+            assert_eq!(decided(attempt, 1, tiers), Ending::Failed, "attempt {attempt} of {tiers} sizes");
+        }
+        assert_eq!(decided(4, 0, 3), Ending::Dead, "no attempt is left");
+        assert!(matches!(decided(1, 0, 0), Ending::Retry { .. }), "without sizes it is a failure like any other");
+        let other = failed(Cause::Signal);
+        let kept = with_more_memory(decide(&other, 2, 4, &policy, 0.0), &other, 1, 3);
+        assert!(matches!(kept, Ending::Retry { .. }), "the size stays");
+    }
+
+    #[test]
+    fn only_the_third_abnormal_end_quarantines() {
+        for cause in Cause::ABNORMAL {
+            assert!(cause.is_abnormal() && cause.is_retryable(), "{cause}");
+            assert_eq!([1, 2, 3, 4].map(|n| is_quarantined(cause, n)), [false, false, true, true], "{cause}");
+        }
+        for cause in [Cause::Timeout, Cause::ExitCode, Cause::Protocol, Cause::Cancelled, Cause::OutputTooLarge] {
+            assert!(!is_quarantined(cause, 9), "{cause}");
+        }
     }
 
     /// D-10: recovered attempts are due at once.

@@ -97,7 +97,10 @@ CREATE TABLE job_attempts (
     error TEXT,
     started_at TEXT,
     completed_at TEXT,
-    config_snapshot_id INTEGER
+    config_snapshot_id INTEGER,
+    -- own: what it used, as far as it is known: processor time, most memory at a time in bytes
+    cpu_ms INTEGER,
+    peak_memory INTEGER
 );
 CREATE UNIQUE INDEX job_attempts_job_attempt_idx ON job_attempts (job_id, attempt);
 

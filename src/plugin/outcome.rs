@@ -6,7 +6,7 @@
 use std::time::Instant;
 
 use ductile_domain::catalog::Plugin;
-use ductile_domain::outcome::{AttemptStatus, Cause, Outcome};
+use ductile_domain::outcome::{AttemptStatus, Cause, Outcome, Usage};
 use ductile_domain::time::Timestamp;
 use serde_json::value::RawValue;
 
@@ -50,6 +50,7 @@ pub fn judge(exited: Exited, plugin: &Plugin, command: &str, now: Timestamp) -> 
         events: Vec::new(),
         state_updates: None,
         timing: exited.timing,
+        usage: Usage::default(),
         subs: None,
         ended_at: now,
     };

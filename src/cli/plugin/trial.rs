@@ -251,6 +251,7 @@ impl Bench {
             context_id: None,
             seat: None,
             is_routed: true,
+            memory_tier: 0,
             parent: None,
         }
     }
@@ -266,7 +267,7 @@ impl Bench {
         let plan = plan::plan(&self.generation, job, outcome, outcome.ended_at, &mut uuid::Uuid::now_v7);
         self.keep_state(&plan, &mut warnings);
         let retry = match &ending {
-            Ending::Retry { due } => json!({"after_ms": (*due - outcome.ended_at).num_milliseconds()}),
+            Ending::Retry { due } | Ending::RetryLarger { due, .. } => json!({"after_ms": (*due - outcome.ended_at).num_milliseconds()}),
             _ => Value::Null,
         };
         let answer: Value = outcome.result.as_deref().and_then(|t| serde_json::from_str(t).ok()).unwrap_or_default();
@@ -277,7 +278,7 @@ impl Bench {
             "cause": outcome.cause.map(|cause| cause.as_str()),
             "error": outcome.error,
             "result": answer["result"],
-            "retry": matches!(ending, Ending::Retry { .. }),
+            "retry": matches!(ending, Ending::Retry { .. } | Ending::RetryLarger { .. }),
             "retry_after_ms": retry["after_ms"],
             "max_attempts": job.max_attempts,
             "exit_code": outcome.exit_code,

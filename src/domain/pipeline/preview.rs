@@ -10,7 +10,7 @@ use uuid::Uuid;
 use crate::generation::Generation;
 use crate::ids::ContextId;
 use crate::job::{ClaimedJob, Fence, NewJob};
-use crate::outcome::{AttemptStatus, Outcome, Timing};
+use crate::outcome::{AttemptStatus, Outcome, Timing, Usage};
 use crate::path::Scope;
 use crate::pipeline::{Action, Control, Node, Origin, Pipeline, Prepared, StartFault, control, prepare};
 use crate::plan::{self, NewContext};
@@ -216,6 +216,7 @@ fn claim(job: &NewJob, context: Option<Box<RawValue>>) -> ClaimedJob {
         context_id: job.context,
         seat: job.seat,
         is_routed: false,
+        memory_tier: 0,
         parent: job.parent,
     }
 }
@@ -232,6 +233,7 @@ fn done(events: Vec<crate::outcome::EmittedEvent>) -> Outcome {
         events,
         state_updates: None,
         timing: Timing::default(),
+        usage: Usage::default(),
         subs: None,
         ended_at: EPOCH,
     }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use ductile_domain::config::Durability;
 use ductile_domain::ids::{BootId, JobId};
 use ductile_domain::job::{Candidate, ClaimRequest, Fence, NewJob};
-use ductile_domain::outcome::{AttemptStatus, Outcome, Timing};
+use ductile_domain::outcome::{AttemptStatus, Outcome, Timing, Usage};
 use ductile_domain::plan::Plan;
 use ductile_domain::retry::Ending;
 use ductile_ledger::{CommitFeed, Finish, OpenOptions, Writer, open};
@@ -183,6 +183,7 @@ fn finish(fence: Fence) -> Finish {
         events: Vec::new(),
         state_updates: None,
         timing: Timing { enter_wall_ns: 1, exit_wall_ns: 3, dur_ns: 2, runtime_pre_ns: 1, runtime_post_ns: 1 },
+        usage: Usage::default(),
         subs: None,
         ended_at: chrono::Utc::now(),
     };

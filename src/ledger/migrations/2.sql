@@ -1,5 +1,7 @@
 -- From version 1: ticks of schedules, quarantine, sizes of the file.
 ALTER TABLE job_queue ADD COLUMN memory_tier INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE job_attempts ADD COLUMN cpu_ms INTEGER;
+ALTER TABLE job_attempts ADD COLUMN peak_memory INTEGER;
 ALTER TABLE schedule_entries ADD COLUMN fingerprint TEXT;
 ALTER TABLE schedule_entries ADD COLUMN anchor_at TEXT;
 ALTER TABLE schedule_entries ADD COLUMN armed_by TEXT;

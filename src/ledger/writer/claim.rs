@@ -20,7 +20,7 @@ const RUNNING: &str = "SELECT id, claim_no, plugin, command, dedupe_key FROM job
 const FIND: &str = "SELECT status, next_retry_at, plugin, command, payload, attempt, max_attempts, submitted_by,
         dedupe_key, created_at, claim_no, parent_job_id, event_context_id,
         (SELECT s.state FROM plugin_state s WHERE s.plugin_name = job_queue.plugin),
-        join_id, join_branch, is_routed
+        join_id, join_branch, is_routed, memory_tier
     FROM job_queue WHERE rowid = ?1 AND id = ?2";
 const CONTEXT: &str = "SELECT accumulated_json FROM event_context WHERE id = ?1";
 const TAKE: &str = "UPDATE job_queue SET status = 'running', started_at = ?3, next_retry_at = NULL,
@@ -195,6 +195,7 @@ fn read(conn: &Connection, row: &Row<'_>, candidate: &Candidate, now: Timestamp)
         context_id: row.get_ref(12)?.as_str_or_null()?.and_then(|id| id.parse().ok()),
         seat: seat(row, 14)?,
         is_routed: row.get(16)?,
+        memory_tier: row.get(17)?,
         parent: row.get_ref(11)?.as_str_or_null()?.and_then(|id| id.parse().ok()),
     };
     Ok(Claimed { job: Arc::new(job), unreadable })

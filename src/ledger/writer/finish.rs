@@ -267,11 +267,11 @@ impl<'a> Next<'a> {
     fn of(finish: &'a Finish, cancellation: Option<String>) -> Self {
         let error = finish.outcome.error.as_deref().map(Into::into);
         let (status, due, reason) = match (&finish.ending, cancellation) {
-            (Ending::Retry { .. }, Some(text)) => {
+            (Ending::Retry { .. } | Ending::RetryLarger { .. }, Some(text)) => {
                 let reason = Some(text.clone());
                 return Self { status: JobStatus::Dead, due: None, reason, error: Some(text.into()) };
             }
-            (Ending::Retry { due }, None) => {
+            (Ending::Retry { due } | Ending::RetryLarger { due, .. }, None) => {
                 (JobStatus::Queued, Some(*due), Some(format!("retrying: due {}", time::format(*due))))
             }
             (Ending::Dead, _) => (JobStatus::Dead, None, Some(dead_reason(finish))),

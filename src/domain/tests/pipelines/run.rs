@@ -226,6 +226,7 @@ pub(crate) fn claimed(job: &NewJob, context: Option<Box<RawValue>>) -> ClaimedJo
         context_id: job.context,
         seat: job.seat,
         is_routed: job.is_routed,
+        memory_tier: 0,
         parent: job.parent,
     }
 }

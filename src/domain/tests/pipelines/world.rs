@@ -10,7 +10,7 @@ use ductile_domain::generation::Generation;
 use ductile_domain::ids::JobId;
 use ductile_domain::job::{ClaimedJob, Fence};
 use ductile_domain::manifest::{Command, CommandType, Manifest, PROTOCOL};
-use ductile_domain::outcome::{AttemptStatus, EmittedEvent, Outcome, Timing};
+use ductile_domain::outcome::{AttemptStatus, EmittedEvent, Outcome, Timing, Usage};
 use ductile_domain::pipeline::Pipelines;
 use ductile_domain::plan::{Plan, plan};
 use ductile_domain::problem::Problem;
@@ -141,6 +141,7 @@ pub(crate) fn job(plugin: &str, command: &str) -> ClaimedJob {
         context_id: None,
         seat: None,
         is_routed: true,
+        memory_tier: 0,
         parent: None,
     }
 }
@@ -161,6 +162,7 @@ pub(crate) fn success(events: Vec<EmittedEvent>) -> Outcome {
         events,
         state_updates: None,
         timing: Timing::default(),
+        usage: Usage::default(),
         subs: None,
         ended_at: now(),
     }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use chrono::TimeDelta;
 use ductile_domain::ids::{BootId, ContextId, JobId, JoinId};
 use ductile_domain::job::{Candidate, ClaimRequest, ClaimedJob, Fence, NewJob, Seat};
-use ductile_domain::outcome::{AttemptStatus, Cause, Outcome, Timing};
+use ductile_domain::outcome::{AttemptStatus, Cause, Outcome, Timing, Usage};
 use ductile_domain::plan::{Arrival, NewContext, NewJoin, Plan};
 use ductile_domain::retry::Ending;
 use ductile_domain::time::{self, Timestamp};
@@ -227,6 +227,7 @@ pub(crate) fn succeeded(at: Timestamp) -> Outcome {
         events: Vec::new(),
         state_updates: None,
         timing: Timing { enter_wall_ns: 1, exit_wall_ns: 3, dur_ns: 2, runtime_pre_ns: 1, runtime_post_ns: 1 },
+        usage: Usage::default(),
         subs: None,
         ended_at: at,
     }

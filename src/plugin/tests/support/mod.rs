@@ -73,6 +73,7 @@ pub(crate) fn job(plugin: &Plugin, command: &str, payload: Option<&str>) -> Clai
         context_id: None,
         seat: None,
         is_routed: true,
+        memory_tier: 0,
         parent: None,
     }
 }
