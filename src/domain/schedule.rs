@@ -5,6 +5,8 @@
 
 mod cron;
 mod days;
+mod timing;
+pub mod zone;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -16,6 +18,7 @@ use serde_json::value::RawValue;
 
 pub use cron::Cron;
 pub use days::{Weekdays, Window};
+pub use timing::named;
 
 use crate::catalog::Catalog;
 use crate::config::Config;
@@ -33,6 +36,8 @@ pub struct Schedules {
 pub struct Schedule {
     /// Plugin or alias.
     pub plugin: Arc<str>,
+    /// Its place in `plugins.<name>.schedules`, from 0.
+    pub index: usize,
     /// Unique within the plugin; `default` unless the operator named it.
     pub id: Arc<str>,
     /// Command to run; `poll` unless the operator named one.
@@ -89,6 +94,18 @@ pub enum CatchUp {
     RunAll,
 }
 
+impl CatchUp {
+    /// The operator's word.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Skip => "skip",
+            Self::RunOnce => "run_once",
+            Self::RunAll => "run_all",
+        }
+    }
+}
+
 /// `if_running`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum IfRunning {
@@ -99,6 +116,18 @@ pub enum IfRunning {
     Queue,
     /// The jobs are cancelled, then it fires.
     Cancel,
+}
+
+impl IfRunning {
+    /// The operator's word.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Skip => "skip",
+            Self::Queue => "queue",
+            Self::Cancel => "cancel",
+        }
+    }
 }
 
 /// A tick that is to come.
@@ -174,6 +203,12 @@ impl TickStatus {
             Self::Skipped => "skipped",
             Self::Missed => "missed",
         }
+    }
+
+    /// The status of that word.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|status| status.as_str() == text)
     }
 }
 
@@ -252,6 +287,12 @@ impl TickReason {
             Self::Removed => "removed",
             Self::Late => "late",
         }
+    }
+
+    /// The reason of that word.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|reason| reason.as_str() == text)
     }
 }
 

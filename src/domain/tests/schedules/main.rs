@@ -1,0 +1,3 @@
+//! When schedules are due.
+
+mod table;
