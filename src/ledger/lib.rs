@@ -3,6 +3,7 @@
 //! Everything that changes the database is an operation of the [`Writer`]; operations that wait together share one
 //! transaction and are answered after its commit. Readers have their own connections and see committed rows only.
 
+mod clock;
 mod error;
 mod examine;
 mod feed;
@@ -13,11 +14,12 @@ mod readers;
 mod schema;
 mod writer;
 
+pub use clock::{Clock, Hand};
 pub use error::{Error, WriteError};
 pub use examine::{Examiner, StaleJobs};
 pub use feed::{CommitFeed, Drained};
 pub use migrate::{MigrationReport, migrate};
-pub use open::{Clock, Ledger, OpenOptions, open};
+pub use open::{Ledger, OpenOptions, open};
 pub use ops::{
     Born, Buried, Cancelled, Claimed, Claims, Deletable, Enqueued, Finish, Finished, Init, Orphan, Prune, Pruned,
     Recorded, Recovered, Refusal, Refused, Snapshot, Submission, Submitted, Transition, Verdict,

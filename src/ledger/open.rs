@@ -1,51 +1,23 @@
 //! Opens the file: creates or checks it, and yields the one writer and the readers.
 
-use std::fmt;
 use std::fs;
 use std::io::{ErrorKind, Read as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
 use ductile_domain::config::Durability;
 use ductile_domain::ids::BootId;
-use ductile_domain::time::{self, Timestamp};
+use ductile_domain::time;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use sqlx::{ConnectOptions, Connection as _, Row};
 
+use crate::clock::Clock;
 use crate::error::Error;
 use crate::feed::CommitFeed;
 use crate::readers::Readers;
 use crate::schema;
 use crate::writer::{InForce, Writer};
-
-/// Tells the time at which rows are stamped.
-#[derive(Clone)]
-pub struct Clock(Arc<dyn Fn() -> Timestamp + Send + Sync>);
-
-impl Clock {
-    /// A clock of one's own, for tests.
-    pub fn new(now: impl Fn() -> Timestamp + Send + Sync + 'static) -> Self {
-        Self(Arc::new(now))
-    }
-
-    pub(crate) fn now(&self) -> Timestamp {
-        (self.0)()
-    }
-}
-
-impl Default for Clock {
-    fn default() -> Self {
-        Self::new(chrono::Utc::now)
-    }
-}
-
-impl fmt::Debug for Clock {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Clock")
-    }
-}
 
 /// How to open a ledger. The caller holds the instance's lock file already.
 #[derive(Debug, Clone)]

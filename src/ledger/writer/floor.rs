@@ -14,14 +14,17 @@ use ductile_domain::job::Fence;
 use super::batch::Item;
 use super::claim::{Grant, Slots};
 use super::{Ask, Op, Then};
+use crate::clock::Clock;
 use crate::ops::{Claims, Finish, Finished};
 
 /// How long what was read ahead may be taken: somebody else may write into the file meanwhile.
 const FRESH: Duration = Duration::from_millis(50);
 
 /// The floor between the writer and everybody else.
-#[derive(Default)]
-pub(super) struct Floor(Mutex<Inner>);
+pub(super) struct Floor {
+    inner: Mutex<Inner>,
+    clock: Clock,
+}
 
 #[derive(Default)]
 pub(super) struct Inner {
@@ -54,8 +57,12 @@ pub(super) struct Taken {
 }
 
 impl Floor {
+    pub(super) fn new(clock: Clock) -> Self {
+        Self { inner: Mutex::default(), clock }
+    }
+
     pub(super) fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes the next attempt for the slot that a plain end frees. Hands `then` back when the end is the writer's matter.
@@ -71,7 +78,7 @@ impl Floor {
         let fence = finish.fence;
         let Some(at) = floor.next_after(fence) else { return Err(then) };
         let Some(Ready { mut grant, ask, .. }) = floor.ready.remove(at) else { return Err(then) };
-        Arc::make_mut(&mut grant.claimed.job).started_at = super::store::stored(chrono::Utc::now());
+        Arc::make_mut(&mut grant.claimed.job).started_at = super::store::stored(self.clock.now());
         let claimed = grant.claimed.clone();
         floor.slots.free(fence);
         floor.slots.hold(&claimed.job);

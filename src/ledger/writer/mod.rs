@@ -170,7 +170,7 @@ impl Writer {
     pub(crate) fn start(options: &OpenOptions) -> Result<Self, StartError> {
         let store = store::Store::open(options).map_err(StartError::Open)?;
         let (wishes, mailbox) = mpsc::channel();
-        let floor = Arc::new(floor::Floor::default());
+        let floor = Arc::new(floor::Floor::new(options.clock.clone()));
         let thread =
             thread::Thread::new(store, options.feed.clone(), mailbox, floor.clone()).map_err(StartError::Open)?;
         let (lives, ended) = watch::channel(());

@@ -13,8 +13,9 @@ use super::checkpoint::Checkpoints;
 use super::in_force::{InForce, Terms};
 use super::transaction::{Done, Transaction};
 use super::{Op, Spawn};
+use crate::clock::Clock;
 use crate::error::WriteError;
-use crate::open::{Clock, OpenOptions};
+use crate::open::OpenOptions;
 use crate::ops::{Finished, Verdict};
 
 /// The connection and what its writes depend on.
