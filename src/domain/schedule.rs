@@ -3,9 +3,12 @@
 //! A tick is identified by plugin, schedule, fingerprint and instant. The instant is nominal: jitter moves only when the
 //! tick is due. Two schedules with one fingerprint have the same ticks.
 
+mod compile;
 mod cron;
 mod days;
+mod explain;
 mod timing;
+mod words;
 pub mod zone;
 
 use std::collections::BTreeMap;
@@ -18,11 +21,10 @@ use serde_json::value::RawValue;
 
 pub use cron::Cron;
 pub use days::{Weekdays, Window};
+pub use explain::Upcoming;
 pub use timing::named;
+pub use words::Span;
 
-use crate::catalog::Catalog;
-use crate::config::Config;
-use crate::problem::Problem;
 use crate::time::Timestamp;
 
 /// All schedules of a generation, by plugin and id.
@@ -32,7 +34,7 @@ pub struct Schedules {
 }
 
 /// One entry of `plugins.<name>.schedules`.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Schedule {
     /// Plugin or alias.
     pub plugin: Arc<str>,
@@ -303,15 +305,6 @@ impl fmt::Display for TickReason {
 }
 
 impl Schedules {
-    /// The schedules of a configuration, checked against its plugins: every problem is reported, and an entry with an error
-    /// stays with the reason in its [`Schedule::timing`].
-    #[must_use]
-    pub fn compile(config: &Config, _catalog: &Catalog) -> (Self, Vec<Problem>) {
-        let entries = config.plugins.values().filter(|entry| entry.enabled).flat_map(|entry| &entry.schedules);
-        let schedules = entries.map(|s| ((s.plugin.clone(), s.id.clone()), s.clone())).collect();
-        (Self { schedules }, Vec::new())
-    }
-
     /// The schedule of that plugin and id.
     #[must_use]
     pub fn get(&self, plugin: &str, id: &str) -> Option<&Arc<Schedule>> {
