@@ -82,8 +82,11 @@ impl Print {
     fn of(entry: &PluginEntry, found: Option<&Discovered>) -> Self {
         let config = serde_json::to_vec(&entry.config).unwrap_or_default();
         let mut settings = blake3::Hasher::new();
-        // `Debug` shows all of the entry but the values of its config, which may be secrets.
+        // `Debug` shows all of the entry but the values of its config and of its schedules' payloads, which may be secrets.
         settings.update(format!("{entry:?}").as_bytes()).update(&config);
+        for payload in entry.schedules.iter().filter_map(|schedule| schedule.payload.as_ref()) {
+            settings.update(payload.get().as_bytes());
+        }
         let mut init = blake3::Hasher::new();
         init.update(&config);
         for file in found.iter().flat_map(|f| [f.dir.join("manifest.yaml"), f.entrypoint.clone()]) {
