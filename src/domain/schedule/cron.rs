@@ -8,7 +8,7 @@ use std::str::FromStr;
 use chrono::{Datelike, Days, NaiveDate, NaiveDateTime, NaiveTime, TimeDelta, Timelike};
 use chrono_tz::Tz;
 
-use super::zone;
+use super::{Weekdays, Window, zone};
 
 /// A parsed expression. Two that match the same local times in the same way are equal, however they are written.
 #[derive(Debug, Clone)]
@@ -155,6 +155,21 @@ impl Cron {
             false => today,
         };
         Some(day.and_time(self.fields.time_from(0, 0)?))
+    }
+
+    /// False when each of its local times is outside of the window or on one of the days.
+    #[must_use]
+    pub fn is_ever_within(&self, window: Option<Window>, not_on: Weekdays) -> bool {
+        let fields = self.fields;
+        let times = (0..24).flat_map(|hour| (0..60).map(move |minute| (hour, minute)));
+        let mut times =
+            times.filter(|(hour, minute)| fields.hours & 1 << hour != 0 && fields.minutes & 1 << minute != 0);
+        let is_inside = |(hour, minute)| {
+            NaiveTime::from_hms_opt(hour, minute, 0).is_some_and(|time| window.is_none_or(|w| w.contains(time)))
+        };
+        let has_day = fields.is_union
+            || not_on.complement().iter().any(|day| fields.weekdays & 1 << day.num_days_from_sunday() != 0);
+        has_day && times.any(is_inside)
     }
 
     /// What tells it apart from expressions with other ticks.

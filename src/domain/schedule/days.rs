@@ -94,6 +94,12 @@ impl Weekdays {
         self.0 == 0
     }
 
+    /// The other days.
+    #[must_use]
+    pub fn complement(self) -> Self {
+        Self(!self.0 & Self::ALL.0)
+    }
+
     /// Its days from Sunday on.
     pub fn iter(self) -> impl Iterator<Item = Weekday> {
         DAYS.into_iter().filter(move |day| self.contains(*day))

@@ -94,14 +94,23 @@ const DAY: TimeDelta = TimeDelta::hours(24);
 /// No zone changes its clocks twice within so long.
 const APART: TimeDelta = TimeDelta::hours(6);
 
+/// A change of the clocks: `from` would have been the local time then, `to` is.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Change {
+    pub(super) at: Timestamp,
+    pub(super) from: NaiveDateTime,
+    pub(super) to: NaiveDateTime,
+}
+
 /// The first change of the clocks in (from, to], which is at most a day long.
-fn change(zone: Tz, from: Timestamp, to: Timestamp) -> Option<Timestamp> {
+pub(super) fn change(zone: Tz, from: Timestamp, to: Timestamp) -> Option<Change> {
     let before = offset(zone, from);
     let mut seen = from;
     while seen < to {
         let next = to.min(seen.checked_add_signed(APART)?);
         if offset(zone, next) != before {
-            return Some(first_where(seen, next, |at| offset(zone, at) != before));
+            let at = first_where(seen, next, |at| offset(zone, at) != before);
+            return Some(Change { at, from: at.naive_utc() + before, to: local(zone, at) });
         }
         seen = next;
     }
@@ -124,7 +133,7 @@ pub(super) fn first_instant(
         let found = from.checked_add_signed(search(local)? - local)?;
         let tomorrow = from.checked_add_signed(DAY)?;
         from = match change(zone, from, found.min(tomorrow)) {
-            Some(change) => change,
+            Some(change) => change.at,
             None if found <= tomorrow => return Some(found),
             None => tomorrow.max(found.checked_sub_signed(DAY * 2)?),
         };
