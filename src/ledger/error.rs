@@ -261,6 +261,8 @@ pub enum WriteError {
         /// That plugin.
         plugin: String,
     },
+    /// The generation that was named is not in force any more; nothing was written.
+    Outdated,
     /// The plugin's merged state would exceed its limit; the attempt must fail.
     StateTooLarge {
         /// The plugin.
@@ -311,6 +313,7 @@ impl fmt::Display for WriteError {
             Self::PluginGone { plugin } => {
                 write!(f, "failed to enqueue: plugin {plugin:?} is not in the configuration in force")
             }
+            Self::Outdated => f.write_str("failed to write: another configuration has come into force"),
             Self::StateTooLarge { plugin, bytes, limit } => {
                 write!(f, "failed to merge the state of {plugin:?}: {bytes} bytes are more than {limit}")
             }

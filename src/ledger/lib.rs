@@ -11,6 +11,7 @@ mod migrate;
 mod open;
 mod ops;
 mod readers;
+mod schedules;
 mod schema;
 mod writer;
 
@@ -25,10 +26,11 @@ pub use ops::{
     Recorded, Recovered, Refusal, Refused, Snapshot, Submission, Submitted, Transition, Verdict,
 };
 pub use readers::{
-    AttemptRow, BranchRow, ContextRow, Counts, FAMILY_LIMIT, FactFilter, FactRow, Family, FamilyRow, FamilyTiming,
-    JobFilter, JobRow, JoinRow, LINEAGE_LIMIT, LogFilter, LogRow, Page, PipelineActivity, PluginCounts, Progress,
-    QueuedPlugin, RESULT_BUDGET, Readers, RecordedJob, RunningRow, STOPWATCH_LIMIT, SnapshotRow, StatusCount,
-    StopwatchRow, TransitionRow, Waiting,
+    AttemptRow, BranchRow, BreakerRow, BreakerTransitionRow, ContextRow, Counts, FAMILY_LIMIT, FactFilter, FactRow,
+    Family, FamilyRow, FamilyTiming, JobFilter, JobRow, JoinRow, LINEAGE_LIMIT, LogFilter, LogRow, Page,
+    PipelineActivity, PluginCounts, Progress, QueuedPlugin, RESULT_BUDGET, Readers, RecordedJob, RunningRow,
+    STOPWATCH_LIMIT, SilentRow, SnapshotRow, StatusCount, StopwatchRow, TickFilter, TickRow, TransitionRow, Waiting,
 };
+pub use schedules::{Arrangement, BreakerEvent, Due, Ended, Entry, Ticked};
 pub use schema::{APPLICATION_ID, VERSION};
 pub use writer::{InForce, Writer, arm_failpoints, failpoints};

@@ -13,6 +13,8 @@ use ductile_domain::plan::{Arrival, NewContext, NewJoin, Plan};
 use ductile_domain::retry::Ending;
 use ductile_domain::time::Timestamp;
 
+use crate::schedules::BreakerEvent;
+
 /// A committed row of `job_transitions`: the durable event of a job.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Transition {
@@ -143,12 +145,22 @@ pub struct Finished {
     pub children: Vec<Enqueued>,
     /// The jobs that its end caused beyond them.
     pub born: Vec<Born>,
+    /// What its end did to the breaker of its plugin and command.
+    pub breaker: Option<BreakerEvent>,
 }
 
 impl Finished {
     /// Nothing was changed, and of the row nothing is known.
     pub(crate) const fn unchanged(verdict: Verdict) -> Self {
-        Self { verdict, status: None, due: None, transitions: Vec::new(), children: Vec::new(), born: Vec::new() }
+        Self {
+            verdict,
+            status: None,
+            due: None,
+            transitions: Vec::new(),
+            children: Vec::new(),
+            born: Vec::new(),
+            breaker: None,
+        }
     }
 }
 

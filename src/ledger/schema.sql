@@ -54,6 +54,8 @@ CREATE UNIQUE INDEX job_queue_event_source_idx
     ON job_queue (parent_job_id, source_event_id, plugin, command, target_key)
     WHERE source_event_id IS NOT NULL;
 CREATE INDEX job_queue_queued_idx ON job_queue (plugin) WHERE status = 'queued';
+CREATE INDEX job_queue_scheduled_idx ON job_queue (plugin, command)
+    WHERE submitted_by = 'scheduler' AND status IN ('queued', 'running');
 CREATE INDEX job_queue_retry_idx ON job_queue (next_retry_at) WHERE next_retry_at IS NOT NULL;
 CREATE INDEX job_queue_parent_idx ON job_queue (parent_job_id) WHERE parent_job_id IS NOT NULL;
 CREATE INDEX job_queue_context_idx ON job_queue (event_context_id) WHERE event_context_id IS NOT NULL;
@@ -286,7 +288,7 @@ CREATE TABLE schedule_ticks (
     ended_at TEXT
 );
 CREATE UNIQUE INDEX schedule_ticks_identity_idx ON schedule_ticks (plugin, schedule_id, fingerprint, instant);
-CREATE INDEX schedule_ticks_expected_idx ON schedule_ticks (due_at) WHERE status = 'expected';
+CREATE INDEX schedule_ticks_expected_idx ON schedule_ticks (plugin, schedule_id, instant) WHERE status = 'expected';
 CREATE INDEX schedule_ticks_ended_idx ON schedule_ticks (ended_at) WHERE ended_at IS NOT NULL;
 CREATE TRIGGER schedule_ticks_end_once BEFORE UPDATE ON schedule_ticks
 WHEN OLD.status <> 'expected'

@@ -2,6 +2,8 @@
 ALTER TABLE job_queue ADD COLUMN memory_tier INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE job_attempts ADD COLUMN cpu_ms INTEGER;
 ALTER TABLE job_attempts ADD COLUMN peak_memory INTEGER;
+CREATE INDEX job_queue_scheduled_idx ON job_queue (plugin, command)
+    WHERE submitted_by = 'scheduler' AND status IN ('queued', 'running');
 ALTER TABLE schedule_entries ADD COLUMN fingerprint TEXT;
 ALTER TABLE schedule_entries ADD COLUMN anchor_at TEXT;
 ALTER TABLE schedule_entries ADD COLUMN armed_by TEXT;
@@ -25,7 +27,7 @@ CREATE TABLE schedule_ticks (
     ended_at TEXT
 );
 CREATE UNIQUE INDEX schedule_ticks_identity_idx ON schedule_ticks (plugin, schedule_id, fingerprint, instant);
-CREATE INDEX schedule_ticks_expected_idx ON schedule_ticks (due_at) WHERE status = 'expected';
+CREATE INDEX schedule_ticks_expected_idx ON schedule_ticks (plugin, schedule_id, instant) WHERE status = 'expected';
 CREATE INDEX schedule_ticks_ended_idx ON schedule_ticks (ended_at) WHERE ended_at IS NOT NULL;
 CREATE TRIGGER schedule_ticks_end_once BEFORE UPDATE ON schedule_ticks
 WHEN OLD.status <> 'expected'

@@ -9,6 +9,7 @@ mod pipelines;
 mod plugins;
 mod queue;
 mod recorded;
+mod schedules;
 mod whole;
 
 use std::path::{Path, PathBuf};
@@ -28,6 +29,7 @@ pub use pipelines::{BranchRow, ContextRow, JoinRow, LINEAGE_LIMIT, PipelineActiv
 pub use plugins::{FactFilter, FactRow, SnapshotRow};
 pub use queue::{Counts, PluginCounts, QueuedPlugin, RunningRow};
 pub use recorded::RecordedJob;
+pub use schedules::{BreakerRow, BreakerTransitionRow, SilentRow, TickFilter, TickRow};
 pub(crate) use whole::copy_into;
 
 /// One page of a list.

@@ -14,10 +14,11 @@ use super::join::seat;
 use super::transaction::Transaction;
 use crate::error::WriteError;
 use crate::ops::{Enqueued, Finish, Finished, Transition, Verdict, candidate};
+use crate::schedules::BreakerEvent;
 
 const FIND: &str = "SELECT rowid, status, claim_no, finished_claim_no, attempt, plugin, command, started_at,
         started_config_snapshot_id, next_retry_at, cancel_requested_at IS NOT NULL, cancel_reason, join_id, join_branch,
-        event_context_id IS NOT NULL
+        event_context_id IS NOT NULL, iif(submitted_by = 'scheduler', coalesce(requested_by, ''), NULL)
     FROM job_queue WHERE id = ?1";
 const LOG: &str = "INSERT INTO job_log (id, job_id, plugin, command, status, result, attempt, submitted_by, created_at,
         started_at, completed_at, last_error, stderr, parent_job_id, source_event_id, event_context_id,
@@ -66,6 +67,8 @@ pub(super) struct Found {
     cancel_reason: Option<String>,
     seat: Option<Seat>,
     has_context: bool,
+    /// The schedule that asked for it.
+    schedule: Option<String>,
 }
 
 impl Found {
@@ -85,6 +88,7 @@ impl Found {
             cancel_reason: row.get(11)?,
             seat: seat(row, 12)?,
             has_context: row.get(14)?,
+            schedule: row.get(15)?,
         })
     }
 
@@ -207,8 +211,34 @@ impl Transaction<'_> {
             self.conn.prepare_cached(QUEUE_AGAIN)?.execute(params![found.row, due, next.error, fence.claim_no])?;
             self.ready.push(candidate(found.row, fence.job, &found.plugin, next.due));
         }
+        let breaker = match &found.schedule {
+            Some(schedule) if is_last => self.count_scheduled(&found, schedule, finish, next.status)?,
+            _ => None,
+        };
         let born = self.settle(Some(fence.job))?;
-        Ok(Ok(Finished { children, born, ..applied(next.status, next.due, transitions) }))
+        Ok(Ok(Finished { children, born, breaker, ..applied(next.status, next.due, transitions) }))
+    }
+
+    /// What the last end of a job that a schedule asked for says about the schedule and about the breaker.
+    fn count_scheduled(
+        &self,
+        found: &Found,
+        schedule: &str,
+        finish: &Finish,
+        status: JobStatus,
+    ) -> Result<Option<BreakerEvent>, rusqlite::Error> {
+        let job = finish.fence.job;
+        let is_told_to =
+            found.is_cancelled || matches!(finish.outcome.cause, Some(Cause::Cancelled | Cause::PluginGone));
+        let is_success = match status {
+            JobStatus::Succeeded => Some(true),
+            JobStatus::Failed | JobStatus::Dead => (!is_told_to).then_some(false),
+            JobStatus::Skipped | JobStatus::Queued | JobStatus::Running => None,
+        };
+        if is_success == Some(true) {
+            self.note_success(&found.plugin, schedule, job)?;
+        }
+        self.count(&found.plugin, &found.command, job, is_success)
     }
 
     /// Writes what follows from an attempt, before its job becomes terminal.

@@ -2,11 +2,13 @@
 //! transaction. Dropping a call's future never disturbs a transaction: the thread owns the connection.
 
 mod batch;
+mod breaker;
 mod cancel;
 mod checkpoint;
 mod claim;
 mod context;
 mod enqueue;
+mod entry;
 mod errand;
 mod finish;
 mod floor;
@@ -17,6 +19,7 @@ mod join;
 mod memory;
 mod store;
 mod thread;
+mod tick;
 mod transaction;
 
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
@@ -34,6 +37,7 @@ use crate::ops::{
     Cancelled, Claims, Enqueued, Finish, Finished, Orphan, Prune, Pruned, Recorded, Recovered, Snapshot, Submission,
     Submitted,
 };
+use crate::schedules::{Arrangement, BreakerEvent, Due, Ticked};
 
 /// The crash points of the writer, in the order of a batch; they exist with the feature `failpoints` only.
 #[must_use]
@@ -77,6 +81,10 @@ enum Errand {
     Snapshot(Box<Snapshot>, Reply<Recorded>),
     Prune(Prune, Reply<Pruned>),
     Checkpoint(Reply<()>),
+    Arrange(Vec<Arrangement>, Reply<()>),
+    Tick { dues: Vec<Due>, generation: u64, reply: Reply<Vec<Ticked>> },
+    Pause { plugin: String, schedule: Option<String>, on: bool, reply: Reply<Vec<String>> },
+    ResetBreaker { plugin: String, reply: Reply<Vec<BreakerEvent>> },
     Mark { name: &'static str, value: Option<String>, reply: Reply<()> },
 }
 
@@ -409,6 +417,49 @@ impl Writer {
     /// When the mark could not be committed.
     pub async fn set_mark(&self, name: &'static str, value: Option<String>) -> Result<(), WriteError> {
         self.ask(|reply| Errand::Mark { name, value, reply }).await
+    }
+
+    /// Writes what is expected of schedules and what has ended without being fired, all in one transaction: to be called
+    /// with at most 200 at a time, since nothing else is written meanwhile. It may be repeated after a lost answer.
+    ///
+    /// # Errors
+    /// When nothing was committed.
+    pub async fn arrange(&self, arrangements: Vec<Arrangement>) -> Result<(), WriteError> {
+        self.ask(|reply| Errand::Arrange(arrangements, reply)).await
+    }
+
+    /// Ends ticks that are due, in their order, each with its job or with the reason why there is none; each finds what
+    /// those before it did. On disk before the answer (unless durability is `normal`). It may be repeated after a lost
+    /// answer: what has ended stays as it is.
+    ///
+    /// # Errors
+    /// When nothing was committed; [`WriteError::Outdated`] when `generation` is not the one in force. What concerns one
+    /// tick alone is answered as [`Ticked::Failed`].
+    pub async fn tick(&self, dues: Vec<Due>, generation: u64) -> Result<Vec<Ticked>, WriteError> {
+        self.ask(|reply| Errand::Tick { dues, generation, reply }).await
+    }
+
+    /// Pauses the active schedules of a plugin, or the one named, or resumes those that were paused so. Answers the
+    /// schedules that changed; on disk before the answer (unless durability is `normal`).
+    ///
+    /// # Errors
+    /// When nothing was committed.
+    pub async fn pause_schedules(
+        &self,
+        plugin: String,
+        schedule: Option<String>,
+        on: bool,
+    ) -> Result<Vec<String>, WriteError> {
+        self.ask(|reply| Errand::Pause { plugin, schedule, on, reply }).await
+    }
+
+    /// Closes the breakers of all commands of a plugin and forgets their failures. Answers those that were not closed;
+    /// on disk before the answer (unless durability is `normal`).
+    ///
+    /// # Errors
+    /// When nothing was committed.
+    pub async fn reset_breaker(&self, plugin: String) -> Result<Vec<BreakerEvent>, WriteError> {
+        self.ask(|reply| Errand::ResetBreaker { plugin, reply }).await
     }
 
     /// Commits everything that waits now, spawns included; no full mailbox can hold it up.

@@ -29,7 +29,7 @@ pub(super) struct Store {
     durability: Durability,
     /// What `PRAGMA synchronous` is now: true for FULL.
     is_synced: bool,
-    checkpoints: Checkpoints,
+    pub(super) checkpoints: Checkpoints,
 }
 
 /// Times are stored with milliseconds, so nothing finer may leave through an answer.

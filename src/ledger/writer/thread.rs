@@ -482,6 +482,22 @@ impl Thread {
             })),
             Errand::Prune(prune, reply) => drop(reply.send(self.store.prune(&prune))),
             Errand::Checkpoint(reply) => drop(reply.send(self.store.checkpoint())),
+            Errand::Arrange(arrangements, reply) => drop(reply.send(self.store.arrange(&arrangements))),
+            Errand::Tick { dues, generation, reply } => {
+                let mut ready = Vec::new();
+                let ticked = match &self.failed {
+                    // it would cancel as queued what was granted already
+                    Some((_, error)) if !self.batch.items.is_empty() => Err(error.clone()),
+                    _ => self.store.tick(&dues, generation, &mut ready),
+                };
+                fail_point!("ledger_before_answer");
+                self.feed.push(ready);
+                let _ = reply.send(ticked);
+            }
+            Errand::Pause { plugin, schedule, on, reply } => {
+                drop(reply.send(self.store.pause_schedules(&plugin, schedule.as_deref(), on)));
+            }
+            Errand::ResetBreaker { plugin, reply } => drop(reply.send(self.store.reset_breaker(&plugin))),
             Errand::Mark { name, value, reply } => drop(reply.send(self.store.mark(name, value))),
         }
     }

@@ -123,7 +123,7 @@ impl<'a> Transaction<'a> {
 
 #[cfg(test)]
 mod tests {
-    use crate::writer::{cancel, claim, context, enqueue, finish, hook, init, join, memory};
+    use crate::writer::{breaker, cancel, claim, context, enqueue, entry, finish, hook, init, join, memory, tick};
 
     /// The writer's cost must not grow with history: no statement of a batch walks over a table.
     #[test]
@@ -132,7 +132,8 @@ mod tests {
         conn.execute_batch(crate::schema::BASELINE).expect("the schema is valid");
         let pipelines = [context::ALL, hook::ALL, join::ALL].concat();
         let plain = [cancel::ALL, claim::ALL, enqueue::ALL, finish::ALL, init::ALL, memory::ALL].concat();
-        let all = [plain, pipelines, vec![super::RECORD_SPAWN]].concat();
+        let schedules = [breaker::ALL, entry::ALL, tick::ALL].concat();
+        let all = [plain, pipelines, schedules, vec![super::RECORD_SPAWN]].concat();
         let mut seen = 0;
         for statement in all {
             let mut explain = conn.prepare(&format!("EXPLAIN QUERY PLAN {statement}")).expect(statement);
