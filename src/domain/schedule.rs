@@ -7,6 +7,7 @@ mod compile;
 mod cron;
 mod days;
 mod explain;
+mod resume;
 mod timing;
 mod words;
 pub mod zone;
@@ -22,6 +23,7 @@ use serde_json::value::RawValue;
 pub use cron::Cron;
 pub use days::{Weekdays, Window};
 pub use explain::Upcoming;
+pub use resume::{GRACE, Known, Moment, Passed, Resumed, floor_candidates, resume};
 pub use timing::named;
 pub use words::Span;
 
@@ -239,6 +241,8 @@ pub enum TickReason {
     GatewayDown,
     /// The clock jumped over it.
     ClockJumped,
+    /// The gateway ran, but did not come to it before the next one was due.
+    Overrun,
     /// The clock went back to before it, and another tick took its place.
     ClockWentBack,
     /// The schedule was changed before it.
@@ -251,7 +255,7 @@ pub enum TickReason {
 
 impl TickReason {
     /// All of them.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::OutsideWindow,
         Self::NotOn,
         Self::Running,
@@ -263,6 +267,7 @@ impl TickReason {
         Self::NoSpace,
         Self::GatewayDown,
         Self::ClockJumped,
+        Self::Overrun,
         Self::ClockWentBack,
         Self::Replaced,
         Self::Removed,
@@ -284,6 +289,7 @@ impl TickReason {
             Self::NoSpace => "no_space",
             Self::GatewayDown => "gateway_down",
             Self::ClockJumped => "clock_jumped",
+            Self::Overrun => "overrun",
             Self::ClockWentBack => "clock_went_back",
             Self::Replaced => "replaced",
             Self::Removed => "removed",

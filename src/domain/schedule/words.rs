@@ -66,6 +66,7 @@ impl TickReason {
             Self::NoSpace => "too little space was free for the gateway to take anything in",
             Self::GatewayDown => "the gateway was down when it was due",
             Self::ClockJumped => "the clock jumped over it, or the machine slept",
+            Self::Overrun => "the gateway could not write it down in time: the ledger or the scheduler was held up",
             Self::ClockWentBack => "the clock went back, and another tick took its place",
             Self::Replaced => "the schedule was changed before it was due",
             Self::Removed => "the schedule or its plugin was removed or disabled before it was due",
