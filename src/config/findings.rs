@@ -6,6 +6,9 @@ use ductile_domain::problem::Problem;
 
 use crate::node::Origin;
 
+/// Category of problems of single schedules.
+pub(crate) const SCHEDULE: &str = "schedule";
+
 /// The files that were read and what was found wrong in them.
 #[derive(Default)]
 pub(crate) struct Findings {
@@ -34,9 +37,9 @@ impl Findings {
         self.problems.push(problem);
     }
 
-    /// True when something refuses the configuration.
+    /// True when something refuses the configuration. What is wrong with a single schedule keeps that one from firing.
     pub(crate) fn has_errors(&self) -> bool {
-        self.problems.iter().any(Problem::is_error)
+        self.problems.iter().any(|problem| problem.is_error() && problem.category != SCHEDULE)
     }
 
     /// The problems in the order of files and lines.

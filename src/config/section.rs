@@ -177,6 +177,23 @@ impl<'a> Section<'a> {
         None
     }
 
+    /// A text that `parse` understands. Its complaint may quote the text, so it is for the eyes of who wrote it there.
+    pub(crate) fn parsed<T>(
+        &mut self,
+        key: &'static str,
+        findings: &mut Findings,
+        parse: impl Fn(&str) -> Result<T, String>,
+    ) -> Option<T> {
+        let (text, node) = self.text(key, findings)?;
+        let why = match parse(text.trim()) {
+            Ok(value) => return Some(value),
+            Err(_) if node.filled == Filled::FromEnvironment => format!("{} does not fit here", node.shown()),
+            Err(why) => why,
+        };
+        findings.add(self.error(key, why), node.origin);
+        None
+    }
+
     /// A list of texts.
     pub(crate) fn texts(&mut self, key: &'static str, findings: &mut Findings) -> Vec<(&'a str, &'a Node)> {
         let Some(node) = self.get(key) else { return Vec::new() };

@@ -1,10 +1,14 @@
 //! From the merged document to [`Config`]: every section typed, defaults filled in, rules between sections checked.
 
 mod api;
+mod limits;
 mod plugins;
+mod retention;
+mod schedules;
 mod service;
 mod state;
 mod tokens;
+mod zone;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -28,7 +32,7 @@ pub(crate) fn read(root: &Node, intake: &mut Intake<'_>, findings: &mut Findings
     let service_keys = service::read(&mut top, intake, findings);
     let state = state::read(&mut top, intake, findings);
     let plugin_roots = plugin_roots(&mut top, intake, findings);
-    let plugins = plugins::read(top.get("plugins"), service_keys.most_workers, findings);
+    let plugins = plugins::read(top.get("plugins"), &service_keys, findings);
     let tokens = tokens::read(root, &mut top, intake, findings);
     let api = api::read(&mut top, &service_keys, tokens, findings);
     let pipelines = list(&mut top, "pipelines", findings);

@@ -9,7 +9,8 @@ use ductile_domain::problem::Problem;
 use ductile_domain::retry::{LONGEST_BACKOFF, RetryPolicy};
 use serde_json::{Map, Value};
 
-use super::service::{MOST_WORKERS, variable_names};
+use super::service::{self, MOST_WORKERS, variable_names};
+use super::{limits, schedules};
 use crate::findings::Findings;
 use crate::node::{Node, join};
 use crate::section::{Section, duration};
@@ -18,8 +19,13 @@ use crate::show::{self, Shown};
 const SHORTEST_TIMEOUT: Duration = Duration::from_millis(1);
 const LONGEST_TIMEOUT: Duration = Duration::from_secs(7 * 86_400);
 const MOST_ATTEMPTS: u32 = 1000;
+const MOST_POLLS: u32 = 1000;
 
-pub(crate) fn read(node: Option<&Node>, max_workers: u32, findings: &mut Findings) -> BTreeMap<String, PluginEntry> {
+pub(crate) fn read(
+    node: Option<&Node>,
+    service: &service::Read,
+    findings: &mut Findings,
+) -> BTreeMap<String, PluginEntry> {
     let all = Section::open(node, "plugins", "plugins", findings);
     let mut plugins = BTreeMap::new();
     for (name, node) in all.entries() {
@@ -31,20 +37,20 @@ pub(crate) fn read(node: Option<&Node>, max_workers: u32, findings: &mut Finding
             let problem = Problem::error("plugins", format!("{name:?} can't be the name of a plugin")).at_path(&path);
             findings.add(problem.hint(NAMES), node.origin);
         }
-        plugins.insert(name.clone(), entry(node, &path, max_workers, findings));
+        plugins.insert(name.clone(), entry(name, node, &path, service, findings));
     }
     plugins
 }
 
 const NAMES: &str = "use letters, digits, `_`, `-` and `.`, beginning with a letter or a digit";
 
-fn entry(node: &Node, path: &str, max_workers: u32, findings: &mut Findings) -> PluginEntry {
+fn entry(name: &str, node: &Node, path: &str, service: &service::Read, findings: &mut Findings) -> PluginEntry {
     let mut keys = Section::open(Some(node), path, "plugins", findings);
     let enabled = keys.boolean("enabled", findings).unwrap_or(true);
     let uses = uses(&mut keys, findings);
     let config = config(&mut keys, findings);
     let retry = retry(&mut keys, findings);
-    let parallelism = parallelism(&mut keys, max_workers, findings);
+    let parallelism = parallelism(&mut keys, service.most_workers, findings);
     let timeouts = timeouts(&mut keys, findings);
     let timeout = keys.duration("timeout", SHORTEST_TIMEOUT..=LONGEST_TIMEOUT, findings);
     let env_passthrough = variable_names(&mut keys, "env_passthrough", findings);
@@ -53,7 +59,10 @@ fn entry(node: &Node, path: &str, max_workers: u32, findings: &mut Findings) -> 
         findings.add(problem.hint("write `schedules:`, a list"), node.origin);
     }
     let notify_on_complete = notify_on_complete(&mut keys, findings);
-    keys.later(&["schedules", "max_outstanding_polls", "circuit_breaker", "limits"], findings);
+    let schedules = schedules::read(name, &mut keys, service.zone, findings);
+    let max_outstanding_polls = keys.number("max_outstanding_polls", 1..=MOST_POLLS, findings);
+    let circuit_breaker = limits::breaker(&mut keys, findings);
+    let limits = limits::limits(&mut keys, findings);
     keys.close(findings);
     PluginEntry {
         enabled,
@@ -65,7 +74,10 @@ fn entry(node: &Node, path: &str, max_workers: u32, findings: &mut Findings) -> 
         timeout,
         env_passthrough,
         notify_on_complete,
-        ..PluginEntry::default()
+        schedules,
+        max_outstanding_polls: max_outstanding_polls.unwrap_or(1),
+        circuit_breaker,
+        limits,
     }
 }
 
@@ -162,5 +174,7 @@ pub(crate) fn show(plugins: &BTreeMap<String, PluginEntry>, root: &mut BTreeMap<
         let retry = show::map(keys, "retry");
         show::fill(retry, "max_attempts", Shown::number(plugin.retry.max_attempts.into()));
         show::fill(retry, "backoff_base", Shown::duration(plugin.retry.backoff_base));
+        limits::show(plugin, keys);
+        schedules::show(&plugin.schedules, keys);
     }
 }

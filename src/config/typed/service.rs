@@ -3,9 +3,11 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use chrono_tz::Tz;
 use ductile_domain::config::Service;
 use ductile_domain::problem::Problem;
 
+use super::{retention, zone};
 use crate::dotenv::is_variable;
 use crate::findings::Findings;
 use crate::intake::Intake;
@@ -33,6 +35,8 @@ pub(crate) struct Read {
     pub(crate) api_port: Option<(u16, Origin)>,
     /// Where `strict_mode` was written.
     pub(crate) strict_origin: Option<Origin>,
+    /// Zone of schedules that name none.
+    pub(crate) zone: zone::Default,
 }
 
 pub(crate) fn read(top: &mut Section<'_>, intake: &Intake<'_>, findings: &mut Findings) -> Read {
@@ -45,6 +49,13 @@ pub(crate) fn read(top: &mut Section<'_>, intake: &Intake<'_>, findings: &mut Fi
     let strict_mode = keys.boolean("strict_mode", findings).unwrap_or(false);
     let max_workers = keys.number("max_workers", 1..=MOST_WORKERS, findings);
     let has_bad_workers = max_workers.is_none() && keys.get("max_workers").is_some();
+    let zone = zone::read(&mut keys, findings);
+    let has_bad_zone = zone.is_none() && keys.get("timezone").is_some();
+    let zone = match zone {
+        Some(zone) => zone::Default { zone, is_guessed: false },
+        None if has_bad_zone => zone::Default { zone: Tz::UTC, is_guessed: false },
+        None => zone::of_the_machine(intake.env),
+    };
     let service = Service {
         name,
         log_level: log_level.to_owned(),
@@ -54,22 +65,22 @@ pub(crate) fn read(top: &mut Section<'_>, intake: &Intake<'_>, findings: &mut Fi
         dedupe_ttl,
         job_queue_retention: queue_retention(&mut keys, dedupe_ttl, findings),
         job_log_retention: keys.duration("job_log_retention", SECOND..=LONGEST, findings).unwrap_or(30 * DAY),
+        retention: retention::read(&mut keys, findings),
         drain_timeout: keys.duration("drain_timeout", Duration::ZERO..=DAY, findings).unwrap_or(30 * SECOND),
         strict_mode,
         allow_symlinks: symlinks(&mut keys, strict_mode, intake, findings),
         plugin_env_passthrough: variable_names(&mut keys, "plugin_env_passthrough", findings),
         hook_max_depth: keys.number("hook_max_depth", 0..=DEEPEST_HOOKS, findings).unwrap_or(4),
-        ..Service::default()
+        timezone: zone.zone,
     };
     let port = keys.number("api_port", 0..=u32::from(u16::MAX), findings).and_then(|p| u16::try_from(p).ok());
     let api_port = port.zip(keys.get("api_port").map(|n| n.origin));
     let strict_origin = keys.get("strict_mode").map(|n| n.origin);
     // Acted on by the start on macOS only.
     keys.texts("tcc_paths", findings);
-    keys.later(&["job_transitions_retention", "job_attempts_retention", "breaker_transitions_retention"], findings);
     keys.close(findings);
     let most_workers = if has_bad_workers { MOST_WORKERS } else { service.max_workers };
-    Read { service, most_workers, api_port, strict_origin }
+    Read { service, most_workers, api_port, strict_origin, zone }
 }
 
 /// One processor is left to the gateway itself.
@@ -162,8 +173,10 @@ pub(crate) fn show(service: &Service, root: &mut BTreeMap<String, Node>) {
     show::fill(keys, "dedupe_ttl", Shown::duration(service.dedupe_ttl));
     show::fill(keys, "job_queue_retention", Shown::duration(service.job_queue_retention));
     show::fill(keys, "job_log_retention", Shown::duration(service.job_log_retention));
+    retention::show(&service.retention, keys);
     show::fill(keys, "drain_timeout", Shown::duration(service.drain_timeout));
     show::fill(keys, "strict_mode", Shown::boolean(service.strict_mode));
     show::fill(keys, "allow_symlinks", Shown::boolean(service.allow_symlinks));
     show::fill(keys, "hook_max_depth", Shown::number(service.hook_max_depth.into()));
+    show::fill(keys, "timezone", Shown::text(service.timezone.name()));
 }

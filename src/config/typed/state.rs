@@ -11,6 +11,8 @@ use crate::paths::{is_url, resolve};
 use crate::section::Section;
 use crate::show::{self, Shown};
 
+const MOST_SPACE: u64 = 1 << 40;
+
 pub(crate) fn read(top: &mut Section<'_>, intake: &Intake<'_>, findings: &mut Findings) -> State {
     let mut keys = Section::open(top.get("state"), "state", "state", findings);
     let mut path = intake.dir.join("ductile.db");
@@ -27,8 +29,10 @@ pub(crate) fn read(top: &mut Section<'_>, intake: &Intake<'_>, findings: &mut Fi
         Some("normal") => Durability::Normal,
         _ => Durability::Accepted,
     };
+    let default = State::default().min_free_space;
+    let min_free_space = keys.size("min_free_space", 0..=MOST_SPACE, findings).unwrap_or(default);
     keys.close(findings);
-    State { path, durability, ..State::default() }
+    State { path, durability, min_free_space }
 }
 
 pub(crate) fn show(state: &State, root: &mut BTreeMap<String, Node>) {
@@ -40,4 +44,5 @@ pub(crate) fn show(state: &State, root: &mut BTreeMap<String, Node>) {
         Durability::Normal => "normal",
     };
     show::fill(keys, "durability", Shown::text(durability));
+    show::fill(keys, "min_free_space", Shown::number(state.min_free_space));
 }

@@ -48,6 +48,7 @@ fn good_files() -> Vec<PathBuf> {
     let shipped = ["config.yaml", "plugins.yaml", "pipelines.yaml"];
     files.extend(shipped.map(|name| checkout().join("config").join(name)));
     files.push(here.join("pipelines/only_warnings/config.yaml"));
+    files.push(here.join("schedules/all_forms/config.yaml"));
     let mut dirs = vec![here.join("good")];
     while let Some(dir) = dirs.pop() {
         for entry in std::fs::read_dir(dir).expect("fixtures") {
@@ -171,6 +172,16 @@ fn the_schema_of_the_configuration_refuses_what_the_loader_refuses() {
         "plugins: {a: {retry: {max_attempts: 0}}}",
         "plugins: {a: {timeouts: {poll: 3}}}",
         "plugins: {a: {notify_on_complete: sometimes}}",
+        "plugins: {a: {max_outstanding_polls: 0}}",
+        "plugins: {a: {circuit_breaker: {threshold: 0}}}",
+        "plugins: {a: {circuit_breaker: {reset_after: 5}}}",
+        "plugins: {a: {limits: {memory: 10}}}",
+        "plugins: {a: {limits: {open_files: 2}}}",
+        "plugins: {a: {limits: {memory: 256MB, tiers: 512MB}}}",
+        "plugins: {a: {schedules: {every: 5m}}}",
+        "service: {facts_retention: 5}",
+        "service: {timezone: 3}",
+        "state: {min_free_space: 1 TB}",
         "include: 3",
         "include: ['${X}.yaml']",
         "include: ['https://example.org/x.yaml']",
@@ -185,10 +196,45 @@ fn the_schema_of_the_configuration_refuses_what_the_loader_refuses() {
     }
 }
 
+/// What keeps a single schedule from firing, as far as a schema can tell.
+#[test]
+fn the_schema_refuses_schedules_that_would_not_fire() {
+    let config = validator(CONFIG);
+    for bad in [
+        "{id: a}",
+        "{every: 5m, cron: '@daily'}",
+        "{every: 5}",
+        "{every: fortnightly}",
+        "{every: null}",
+        "{cron: 0 0 * * * * *}",
+        "{cron: 5}",
+        "{at: tomorrow}",
+        "{at: '2026-03-15T14:00:00'}",
+        "{after: soon}",
+        "{id: a b, every: 5m}",
+        "{command: a b, every: 5m}",
+        "{every: 5m, payload: [1]}",
+        "{every: 5m, jitter: 3}",
+        "{every: 5m, only_between: 8-18}",
+        "{every: 5m, not_on: caturday}",
+        "{every: 5m, not_on: [8]}",
+        "{every: 5m, timezone: 3}",
+        "{every: 5m, catch_up: always}",
+        "{every: 5m, if_running: wait}",
+        "5m",
+        "null",
+    ] {
+        let yaml = format!("plugins: {{a: {{schedules: [{bad}]}}}}");
+        let loaded = loaded_text(&yaml).unwrap_or_else(|p| panic!("{bad}\n{}", lines(&p)));
+        assert!(loaded.config.plugins["a"].schedules[0].timing.is_err(), "the gateway accepts {bad}");
+        assert!(!config.is_valid(&document(&yaml)), "the schema accepts {bad}");
+    }
+}
+
 /// The defaults that the schema prints are those in force.
 #[test]
 fn the_schemas_defaults_are_those_of_the_loader() {
-    let loaded = loaded_text("plugins: {a: {}}").expect("a configuration");
+    let loaded = loaded_text("plugins: {a: {schedules: [{every: 5m}]}}").expect("a configuration");
     let shown = &loaded.config.source.sanitized;
     let schema = schema(CONFIG);
     let properties = |section: &Value| section["properties"].as_object().cloned().unwrap_or_default();
@@ -201,11 +247,14 @@ fn the_schemas_defaults_are_those_of_the_loader() {
         (&shown["api"], of("api")),
         (&shown["plugins"]["a"], entry),
         (&shown["plugins"]["a"]["retry"], &entry["properties"]["retry"]),
+        (&shown["plugins"]["a"]["circuit_breaker"], &entry["properties"]["circuit_breaker"]),
+        (&shown["plugins"]["a"]["schedules"][0], &schema["$defs"]["schedule"]),
     ] {
         for (key, property) in properties(section) {
             let Some(default) = property.get("default") else { continue };
             count += 1;
-            let is_same = written[&key] == *default || written[&key] == json!(1 << 20) && *default == json!("1MB");
+            let sizes = [(json!("1MB"), json!(1 << 20)), (json!("64MB"), json!(64 << 20))];
+            let is_same = written[&key] == *default || sizes.contains(&(default.clone(), written[&key].clone()));
             let same_span = key == "dedupe_ttl" || key == "job_queue_retention";
             assert!(is_same || same_span, "{key}: the schema says {default}, the loader {}", written[&key]);
         }
@@ -213,5 +262,5 @@ fn the_schemas_defaults_are_those_of_the_loader() {
             assert!(section["properties"].get(key).is_some(), "the schema does not know {key}: {value}");
         }
     }
-    assert!(count > 15, "only {count} defaults");
+    assert!(count > 30, "only {count} defaults");
 }
