@@ -23,7 +23,7 @@ pub use migrate::{MigrationReport, migrate};
 pub use open::{Ledger, OpenOptions, open};
 pub use ops::{
     Born, Buried, Cancelled, Claimed, Claims, Deletable, Enqueued, Finish, Finished, Init, Orphan, Prune, Pruned,
-    Recorded, Recovered, Refusal, Refused, Snapshot, Submission, Submitted, Transition, Verdict,
+    Recorded, Recovered, Refusal, Refused, Snapshot, Submission, Submitted, Transition, Vacuumed, Verdict,
 };
 pub use readers::{
     AttemptRow, BranchRow, BreakerRow, BreakerTransitionRow, ContextRow, Counts, FAMILY_LIMIT, FactFilter, FactRow,

@@ -341,7 +341,7 @@ pub enum Deletable {
     Jobs,
     /// `job_log` and `job_stopwatch`.
     Log,
-    /// `job_transitions`.
+    /// `job_transitions`, but never the newest.
     Transitions,
     /// `job_attempts`.
     Attempts,
@@ -351,16 +351,22 @@ pub enum Deletable {
     Facts,
     /// `event_context` that no job and no waiting join refers to, and joins that have fired.
     Contexts,
-    /// `config_snapshots` that no job refers to, but never the newest.
+    /// `schedule_ticks` that have ended, but never the newest of a schedule's timing in force.
+    Ticks,
+    /// `job_quarantine`.
+    Quarantine,
+    /// `storage_samples`.
+    Samples,
+    /// `config_snapshots` that no job refers to, by the time at which another replaced them.
     Snapshots,
 }
 
-/// One bounded step of pruning.
+/// One step of pruning.
 #[derive(Debug, Clone)]
 pub struct Prune {
     /// What goes, and from which age on.
     pub retention: Vec<(Deletable, Duration)>,
-    /// Most rows that one step deletes per kind.
+    /// Most rows of a kind that the step deletes; its time is bounded whatever stands here.
     pub limit: u32,
 }
 
@@ -369,7 +375,16 @@ pub struct Prune {
 pub struct Pruned {
     /// Rows deleted, in the order of the request.
     pub deleted: Vec<(Deletable, u64)>,
-    /// True when a kind reached the limit: call again.
+    /// True when not every old row was looked at: call again.
+    pub has_more: bool,
+}
+
+/// What one step gave back to the file system.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Vacuumed {
+    /// Pages of the file.
+    pub pages: u64,
+    /// True when more than a reserve is still free: call again.
     pub has_more: bool,
 }
 

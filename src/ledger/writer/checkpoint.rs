@@ -3,16 +3,20 @@
 //!
 //! A thread with a connection of its own copies what is committed, several times, since more is written meanwhile. Only
 //! the last few pages are left to the writer: when it has copied those, its next transaction begins the log anew.
+//!
+//! The same thread empties the log when that is asked for. It waits for no reader: while one needs the log, it stays.
 
 use std::cell::Cell;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::sync::mpsc::{self, Receiver, SyncSender};
+use std::sync::mpsc::{self, Receiver, SyncSender, TrySendError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags};
+
+use super::Reply;
 
 /// Frames (pages) of the log from which on it is copied: 16 MiB.
 const LIMIT: u32 = 8_000;
@@ -37,7 +41,14 @@ pub(super) struct Checkpoints {
     /// Frames from which on the log is copied: more than [`LIMIT`] while a reader keeps it from beginning anew.
     due: u32,
     state: Arc<AtomicU8>,
-    copier: Option<(SyncSender<()>, JoinHandle<()>)>,
+    copier: Option<(SyncSender<Order>, JoinHandle<()>)>,
+}
+
+enum Order {
+    /// The log is long.
+    Copy,
+    /// Copy it and empty it.
+    Empty(Reply<()>),
 }
 
 impl Checkpoints {
@@ -48,7 +59,7 @@ impl Checkpoints {
             Ok(())
         }));
         let state = Arc::new(AtomicU8::new(IDLE));
-        let (nudge, nudges) = mpsc::sync_channel(1);
+        let (nudge, nudges) = mpsc::sync_channel(2);
         let (file, shared) = (file.to_owned(), state.clone());
         let thread = std::thread::Builder::new()
             .name("ledger-copier".to_owned())
@@ -75,13 +86,24 @@ impl Checkpoints {
                 Some((nudge, _)) => {
                     // before the nudge: the thread must not be done first
                     self.state.store(COPYING, Ordering::Release);
-                    if nudge.try_send(()).is_err() {
+                    if nudge.try_send(Order::Copy).is_err() {
                         self.state.store(COPIED, Ordering::Release);
                     }
                 }
                 None => report(copy(conn)),
             },
             _ => {}
+        }
+    }
+
+    /// Copies the log and empties it, beside the writer and as far as readers allow; answers when that is done.
+    pub(super) fn empty(&self, conn: &Connection, reply: Reply<()>) {
+        match &self.copier {
+            // with two orders before it, the log is about to be copied anyway
+            Some((nudge, _)) => drop(nudge.try_send(Order::Empty(reply)).map_err(|refused| match refused {
+                TrySendError::Full(order) | TrySendError::Disconnected(order) => order.answer(Ok(())),
+            })),
+            None => Order::Empty(reply).answer(copy(conn).map(drop)),
         }
     }
 
@@ -95,22 +117,51 @@ impl Checkpoints {
     }
 }
 
-fn copy_when_told(file: &Path, busy_timeout: Duration, nudges: &Receiver<()>, state: &AtomicU8) {
+impl Order {
+    fn answer(self, done: Result<(), rusqlite::Error>) {
+        match self {
+            Self::Copy => report(done),
+            // whoever asked may be gone
+            Self::Empty(reply) => drop(reply.send(done.map_err(Into::into))),
+        }
+    }
+}
+
+fn copy_when_told(file: &Path, busy_timeout: Duration, orders: &Receiver<Order>, state: &AtomicU8) {
     let mut conn = None;
-    while nudges.recv().is_ok() {
+    while let Ok(order) = orders.recv() {
         let open = match conn.take() {
             Some(open) => Ok(open),
             None => connect(file, busy_timeout),
         };
-        conn = match open.and_then(|open| follow(&open).map(|()| open)) {
-            Ok(open) => Some(open),
-            Err(error) => {
-                report::<()>(Err(error));
-                None
+        let is_copy = matches!(order, Order::Copy);
+        let done = open.and_then(|open| {
+            follow(&open)?;
+            if !is_copy {
+                empty(&open, busy_timeout)?;
             }
+            Ok(open)
+        });
+        let (open, done) = match done {
+            Ok(open) => (Some(open), Ok(())),
+            Err(error) => (None, Err(error)),
         };
-        state.store(COPIED, Ordering::Release);
+        conn = open;
+        order.answer(done);
+        if is_copy {
+            state.store(COPIED, Ordering::Release);
+        }
     }
+}
+
+/// Cuts the log off when nobody needs it. It holds the writer's lock, so it must not wait for a reader; what is left to be
+/// copied was written a moment ago.
+fn empty(conn: &Connection, busy_timeout: Duration) -> Result<(), rusqlite::Error> {
+    conn.busy_timeout(Duration::ZERO)?;
+    // answers a row also when it could not: then the log goes on from where it is
+    let done = conn.prepare_cached("PRAGMA wal_checkpoint(TRUNCATE)")?.query_row([], |_| Ok(()));
+    conn.busy_timeout(busy_timeout)?;
+    done
 }
 
 fn connect(file: &Path, busy_timeout: Duration) -> Result<Connection, rusqlite::Error> {

@@ -1,4 +1,4 @@
-//! The rare operations: recovery, configuration snapshots, pruning, checkpoints. Each has the connection for itself.
+//! The rare operations: recovery, configuration snapshots, changes of marks. Each has the connection for itself.
 
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ use super::join::seat;
 use super::store::Store;
 use super::transaction::{Answer, Transaction};
 use crate::error::WriteError;
-use crate::ops::{Buried, Deletable, Finish, Orphan, Prune, Pruned, Recorded, Recovered, Snapshot, Verdict};
+use crate::ops::{Buried, Finish, Orphan, Recorded, Recovered, Snapshot, Verdict};
 
 /// Orphans finished per transaction.
 const RECOVERY_STEP: usize = 128;
@@ -95,24 +95,9 @@ impl Store {
         self.put_in_force(Arc::new(terms));
         Ok(recorded)
     }
-
-    pub(super) fn prune(&mut self, prune: &Prune) -> Result<Pruned, WriteError> {
-        self.set_synchronous(false)?;
-        self.transaction(|conn, now| delete_old(conn, now, prune))
-    }
-
-    pub(super) fn checkpoint(&self) -> Result<(), WriteError> {
-        // both pragmas answer with rows, and do their work while these are read
-        for pragma in ["PRAGMA incremental_vacuum(1000)", "PRAGMA wal_checkpoint(TRUNCATE)"] {
-            let mut statement = self.conn.prepare(pragma)?;
-            let mut rows = statement.query([])?;
-            while rows.next()?.is_some() {}
-        }
-        Ok(())
-    }
 }
 
-const SET_MARK: &str = "INSERT INTO ledger_meta (name, value) VALUES (?1, ?2)
+pub(super) const SET_MARK: &str = "INSERT INTO ledger_meta (name, value) VALUES (?1, ?2)
     ON CONFLICT (name) DO UPDATE SET value = excluded.value";
 
 fn write_snapshot(conn: &Connection, now: Timestamp, snapshot: Snapshot) -> Result<(Recorded, Terms), rusqlite::Error> {
@@ -175,24 +160,6 @@ fn write_snapshot(conn: &Connection, now: Timestamp, snapshot: Snapshot) -> Resu
     Ok((Recorded { id, buried, inits, ready }, terms))
 }
 
-fn delete_old(conn: &Connection, now: Timestamp, prune: &Prune) -> Result<Pruned, rusqlite::Error> {
-    let mut pruned = Pruned::default();
-    for (kind, age) in &prune.retention {
-        let age = chrono::TimeDelta::from_std(*age).unwrap_or(chrono::TimeDelta::MAX);
-        let mut deleted = 0;
-        if let Some(cutoff) = now.checked_sub_signed(age) {
-            for sql in deletions(*kind) {
-                let rows = conn.prepare_cached(sql)?.execute(params![time::format(cutoff), prune.limit])?;
-                pruned.has_more |= rows >= prune.limit as usize;
-                deleted += rows as u64;
-            }
-        }
-        pruned.deleted.push((*kind, deleted));
-    }
-    conn.execute(SET_MARK, ["last_prune_at", &time::format(now)])?;
-    Ok(pruned)
-}
-
 /// `None` when the row was not written by us.
 fn orphan(row: &Row<'_>) -> Result<Option<Orphan>, rusqlite::Error> {
     let Ok(job) = row.get_ref(0)?.as_str()?.parse() else { return Ok(None) };
@@ -213,47 +180,4 @@ fn crashed(orphan: &Orphan, now: Timestamp) -> Finish {
     let outcome = Outcome::without_process(Cause::Crashed, text.to_owned(), now);
     let ending = decide(&outcome, orphan.attempt, orphan.max_attempts, &RetryPolicy::default(), 0.0);
     Finish { fence: orphan.fence, outcome, ending, plan: Plan::default(), is_awaited: false }
-}
-
-/// Deletes what ended before `?1`, at most `?2` rows each.
-const fn deletions(kind: Deletable) -> &'static [&'static str] {
-    match kind {
-        Deletable::Jobs => &["DELETE FROM job_queue WHERE rowid IN (SELECT rowid FROM job_queue
-                WHERE status IN ('succeeded', 'skipped', 'failed', 'dead') AND created_at < ?1 AND completed_at < ?1
-                LIMIT ?2)"],
-        Deletable::Log => &[
-            "DELETE FROM job_log WHERE rowid IN (SELECT rowid FROM job_log WHERE completed_at < ?1
-                ORDER BY completed_at LIMIT ?2)",
-            // ids ascend with time, so the oldest rows are the first
-            "DELETE FROM job_stopwatch WHERE id IN (SELECT id FROM job_stopwatch ORDER BY id LIMIT ?2)
-                AND recorded_at < ?1",
-        ],
-        // never the newest: ids must go on ascending for those who resume behind one
-        Deletable::Transitions => &["DELETE FROM job_transitions
-            WHERE id IN (SELECT id FROM job_transitions ORDER BY id LIMIT ?2) AND created_at < ?1
-                AND id < (SELECT max(id) FROM job_transitions)"],
-        Deletable::Attempts => &["DELETE FROM job_attempts
-            WHERE id IN (SELECT id FROM job_attempts ORDER BY id LIMIT ?2) AND created_at < ?1"],
-        Deletable::BreakerTransitions => &["DELETE FROM circuit_breaker_transitions
-            WHERE id IN (SELECT id FROM circuit_breaker_transitions ORDER BY id LIMIT ?2) AND created_at < ?1"],
-        Deletable::Facts => &["DELETE FROM plugin_facts WHERE id IN (SELECT f.id FROM plugin_facts f
-                WHERE f.created_at < ?1 AND f.id < (SELECT max(n.id) FROM plugin_facts n
-                    WHERE n.plugin_name = f.plugin_name AND n.fact_type = f.fact_type)
-                ORDER BY f.id LIMIT ?2)"],
-        Deletable::Contexts => &[
-            "DELETE FROM event_context WHERE rowid IN (SELECT x.rowid FROM event_context x
-                WHERE x.created_at < ?1
-                    AND NOT EXISTS (SELECT 1 FROM job_queue q WHERE q.event_context_id = x.id)
-                    AND NOT EXISTS (SELECT 1 FROM event_context c WHERE c.parent_id = x.id)
-                    AND NOT EXISTS (SELECT 1 FROM pipeline_joins j
-                        WHERE j.event_context_id = x.id AND j.fired_at IS NULL)
-                ORDER BY x.created_at LIMIT ?2)",
-            "DELETE FROM pipeline_joins WHERE rowid IN (SELECT rowid FROM pipeline_joins WHERE fired_at < ?1 LIMIT ?2)",
-        ],
-        Deletable::Snapshots => &["DELETE FROM config_snapshots WHERE id IN (SELECT s.id FROM config_snapshots s
-                WHERE s.loaded_at < ?1 AND s.id < (SELECT max(id) FROM config_snapshots)
-                    AND NOT EXISTS (SELECT 1 FROM job_queue q
-                        WHERE q.enqueued_config_snapshot_id = s.id OR q.started_config_snapshot_id = s.id)
-                ORDER BY s.id LIMIT ?2)"],
-    }
 }

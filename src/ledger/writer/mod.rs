@@ -17,10 +17,12 @@ mod in_force;
 mod init;
 mod join;
 mod memory;
+mod prune;
 mod store;
 mod thread;
 mod tick;
 mod transaction;
+mod vacuum;
 
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 
@@ -35,7 +37,7 @@ use crate::error::{StartError, WriteError};
 use crate::open::OpenOptions;
 use crate::ops::{
     Cancelled, Claims, Enqueued, Finish, Finished, Orphan, Prune, Pruned, Recorded, Recovered, Snapshot, Submission,
-    Submitted,
+    Submitted, Vacuumed,
 };
 use crate::schedules::{Arrangement, BreakerEvent, Due, Ticked};
 
@@ -80,6 +82,8 @@ enum Errand {
     Recover(Reply<Vec<Recovered>>),
     Snapshot(Box<Snapshot>, Reply<Recorded>),
     Prune(Prune, Reply<Pruned>),
+    Vacuum(Reply<Vacuumed>),
+    Sample(Reply<bool>),
     Checkpoint(Reply<()>),
     Arrange(Vec<Arrangement>, Reply<()>),
     Tick { dues: Vec<Due>, generation: u64, reply: Reply<Vec<Ticked>> },
@@ -394,7 +398,8 @@ impl Writer {
         self.ask(|reply| Errand::Snapshot(Box::new(snapshot), reply)).await
     }
 
-    /// Deletes what is older than its retention, one bounded step.
+    /// Deletes what is older than its retention, one step of some 20 ms. A round of steps is over when one answers that
+    /// there is no more.
     ///
     /// # Errors
     /// When nothing was committed.
@@ -402,8 +407,25 @@ impl Writer {
         self.ask(|reply| Errand::Prune(prune, reply)).await
     }
 
-    /// Moves the write-ahead log into the database and gives free pages back to the file system, as far as readers
-    /// allow.
+    /// Gives free pages back to the file system, one step of some 10 ms; the file shrinks with the next checkpoint. An
+    /// eighth of the file stays free to be used again, and at least 1 MiB.
+    ///
+    /// # Errors
+    /// When nothing was committed.
+    pub async fn vacuum(&self) -> Result<Vacuumed, WriteError> {
+        self.ask(Errand::Vacuum).await
+    }
+
+    /// Notes how large the file is, unless that was done within the last hour; answers whether it was noted.
+    ///
+    /// # Errors
+    /// When nothing was committed.
+    pub async fn sample_storage(&self) -> Result<bool, WriteError> {
+        self.ask(Errand::Sample).await
+    }
+
+    /// Copies the write-ahead log into the database and empties it as far as readers allow, beside the writer, which goes
+    /// on meanwhile.
     ///
     /// # Errors
     /// When SQLite could not.

@@ -1,5 +1,6 @@
 //! The one connection that writes: how it is opened and closed, and how a batch becomes a transaction.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use ductile_domain::config::Durability;
@@ -11,6 +12,7 @@ use rusqlite::{Connection, OpenFlags};
 use super::batch::Item;
 use super::checkpoint::Checkpoints;
 use super::in_force::{InForce, Terms};
+use super::prune::Round;
 use super::transaction::{Done, Transaction};
 use super::{Op, Spawn};
 use crate::clock::Clock;
@@ -30,6 +32,10 @@ pub(super) struct Store {
     /// What `PRAGMA synchronous` is now: true for FULL.
     is_synced: bool,
     pub(super) checkpoints: Checkpoints,
+    /// The write-ahead log.
+    pub(super) log: PathBuf,
+    /// What pruning has looked at so far.
+    pub(super) round: Round,
 }
 
 /// Times are stored with milliseconds, so nothing finer may leave through an answer.
@@ -50,6 +56,8 @@ impl Store {
              PRAGMA trusted_schema = OFF; PRAGMA foreign_keys = ON;
              PRAGMA synchronous = FULL",
         )?;
+        let mut log = options.path.clone().into_os_string();
+        log.push("-wal");
         let checkpoints = Checkpoints::start(&conn, &options.path, options.busy_timeout);
         Ok(Self {
             conn,
@@ -60,6 +68,8 @@ impl Store {
             durability: options.durability,
             is_synced: true,
             checkpoints,
+            log: log.into(),
+            round: Round::default(),
         })
     }
 

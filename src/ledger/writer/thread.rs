@@ -481,7 +481,9 @@ impl Thread {
                 _ => self.store.record_snapshot(*snapshot),
             })),
             Errand::Prune(prune, reply) => drop(reply.send(self.store.prune(&prune))),
-            Errand::Checkpoint(reply) => drop(reply.send(self.store.checkpoint())),
+            Errand::Vacuum(reply) => drop(reply.send(self.store.vacuum())),
+            Errand::Sample(reply) => drop(reply.send(self.store.sample())),
+            Errand::Checkpoint(reply) => self.store.checkpoints.empty(&self.store.conn, reply),
             Errand::Arrange(arrangements, reply) => drop(reply.send(self.store.arrange(&arrangements))),
             Errand::Tick { dues, generation, reply } => {
                 let mut ready = Vec::new();
