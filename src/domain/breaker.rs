@@ -185,3 +185,110 @@ impl Breaker {
         (from != to).then_some(BreakerChange { from, to, reason })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::time;
+
+    const POLICY: BreakerPolicy = BreakerPolicy { threshold: 3, reset_after: Duration::from_secs(60) };
+
+    fn job() -> JobId {
+        "01890f3e-7c5a-7000-8000-000000000001".parse().expect("a UUID")
+    }
+
+    fn at(seconds: i64) -> Timestamp {
+        time::parse("2026-01-01T00:00:00Z").expect("valid") + chrono::TimeDelta::seconds(seconds)
+    }
+
+    fn after(ends: &[bool]) -> Breaker {
+        let mut breaker = Breaker::default();
+        for is_success in ends {
+            breaker.count(&POLICY, job(), Some(*is_success), at(0));
+        }
+        breaker
+    }
+
+    /// BRK-02: the defaults.
+    #[test]
+    fn three_failures_and_half_an_hour_are_the_default() {
+        assert_eq!(BreakerPolicy::default(), BreakerPolicy { threshold: 3, reset_after: Duration::from_secs(1800) });
+    }
+
+    /// BRK-02, BRK-05: only failures in a row open it.
+    #[test]
+    fn a_success_between_failures_forgets_them() {
+        let breaker = after(&[false, false, true, false, false]);
+        assert_eq!((breaker.state, breaker.failure_count), (Circuit::Closed, 2));
+        assert_eq!(breaker.admit(&POLICY, true, at(0)), Admission::Pass);
+        let mut breaker = after(&[false, false]);
+        let change = breaker.count(&POLICY, job(), Some(false), at(7));
+        let opened =
+            BreakerChange { from: Circuit::Closed, to: Circuit::Open, reason: BreakerReason::FailureThreshold };
+        assert_eq!(change, Some(opened));
+        assert_eq!((breaker.opened_at, breaker.last_failure_at), (Some(at(7)), Some(at(7))));
+    }
+
+    /// BRK-03, BRK-04: it stays shut for its time, then lets one probe pass, whose end decides.
+    #[test]
+    fn an_open_breaker_lets_one_probe_pass_after_its_time() {
+        let mut open = after(&[false, false, false]);
+        assert_eq!(open.admit(&POLICY, false, at(59)), Admission::Refuse);
+        assert_eq!(open.admit(&POLICY, false, at(60)), Admission::Probe);
+        let change = open.probe().expect("a change");
+        assert_eq!((change.to, change.reason), (Circuit::HalfOpen, BreakerReason::CooldownElapsed));
+        assert_eq!(open.admit(&POLICY, true, at(999)), Admission::Refuse, "one at a time");
+        let mut failed = open;
+        let change = failed.count(&POLICY, job(), Some(false), at(70)).expect("a change");
+        assert_eq!((change.from, change.to), (Circuit::HalfOpen, Circuit::Open));
+        assert_eq!(failed.admit(&POLICY, false, at(129)), Admission::Refuse, "its time begins anew");
+        let change = open.count(&POLICY, job(), Some(true), at(70)).expect("a change");
+        assert_eq!((change.to, change.reason, open.failure_count), (Circuit::Closed, BreakerReason::Success, 0));
+    }
+
+    /// A probe that was cancelled says nothing: the next tick probes again, without another transition.
+    #[test]
+    fn a_probe_that_never_counted_is_replaced() {
+        let mut half = after(&[false, false, false]);
+        half.probe();
+        assert_eq!(half.count(&POLICY, job(), None, at(61)), None);
+        assert_eq!(half.admit(&POLICY, false, at(62)), Admission::Probe);
+        assert_eq!(half.probe(), None);
+    }
+
+    #[test]
+    fn what_was_fired_before_it_opened_does_not_close_it() {
+        let mut open = after(&[false, false, false]);
+        assert_eq!(open.count(&POLICY, job(), Some(true), at(1)), None);
+        assert_eq!((open.state, open.failure_count), (Circuit::Open, 0));
+        assert_eq!(open.count(&POLICY, job(), Some(false), at(30)), None);
+        assert_eq!(open.admit(&POLICY, false, at(60)), Admission::Probe, "a late failure does not hold it open longer");
+    }
+
+    #[test]
+    fn a_clock_that_went_back_does_not_hold_it_open() {
+        let open = after(&[false, false, false]);
+        assert_eq!(open.admit(&POLICY, false, at(-1)), Admission::Probe);
+    }
+
+    /// BRK-09: a reset closes it whatever it was.
+    #[test]
+    fn a_reset_closes_and_forgets() {
+        let mut open = after(&[false, false, false]);
+        let change = open.reset().expect("a change");
+        assert_eq!(
+            (change.from, change.to, change.reason),
+            (Circuit::Open, Circuit::Closed, BreakerReason::ManualReset)
+        );
+        assert_eq!(open.failure_count, 0);
+        assert_eq!(open.reset(), None);
+    }
+
+    #[test]
+    fn every_state_is_read_back_from_its_word() {
+        for state in Circuit::ALL {
+            assert_eq!(Circuit::parse(state.as_str()), Some(state));
+        }
+        assert_eq!(Circuit::parse("ajar"), None);
+    }
+}

@@ -1,6 +1,8 @@
 //! A ledger in a temporary directory and values to put into it.
 #![expect(dead_code, reason = "each test binary uses its part")]
 
+pub(crate) mod schedules;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
