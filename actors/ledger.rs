@@ -11,7 +11,7 @@ use ductile_domain::ids::JobId;
 use ductile_domain::job::{ClaimRequest, Fence};
 use ductile_domain::time::Timestamp;
 use ductile_ledger::{
-    Cancelled, Finish, Finished, Orphan, Prune, Pruned, Recovered, Submission, Submitted, WriteError, Writer,
+    Cancelled, Finish, Finished, Orphan, Prune, Pruned, Recovered, Submission, Submitted, Vacuumed, WriteError, Writer,
 };
 use ductile_otp::{Cx, Exit, Message, Phase, Reply, Server, StartInfo};
 use serde_json::{Value, json};
@@ -53,6 +53,10 @@ pub(crate) enum Msg {
     SetPaused { paused: bool, reply: Answer<()> },
     /// Delete one bounded step of what is past its retention.
     Prune(Prune, Answer<Pruned>),
+    /// Gives free pages back to the file system, one step.
+    Vacuum(Answer<Vacuumed>),
+    /// Notes how large the file is, if it is time.
+    SampleStorage(Answer<bool>),
     /// Copy the write-ahead log back into the file.
     Checkpoint(Answer<()>),
     /// The writer is gone, although nobody closed it.
@@ -74,6 +78,8 @@ impl Message for Msg {
             Self::Recover(_) => "Recover",
             Self::SetPaused { .. } => "SetPaused",
             Self::Prune(..) => "Prune",
+            Self::Vacuum(_) => "Vacuum",
+            Self::SampleStorage(_) => "SampleStorage",
             Self::Checkpoint(_) => "Checkpoint",
             Self::WriterEnded => "WriterEnded",
         }
@@ -158,6 +164,8 @@ impl Server for LedgerActor {
                 );
             }
             Msg::Prune(prune, reply) => drop(cx.spawn(async move { reply.send(writer.prune(prune).await) })),
+            Msg::Vacuum(reply) => drop(cx.spawn(async move { reply.send(writer.vacuum().await) })),
+            Msg::SampleStorage(reply) => drop(cx.spawn(async move { reply.send(writer.sample_storage().await) })),
             Msg::Checkpoint(reply) => drop(cx.spawn(async move { reply.send(writer.checkpoint().await) })),
         }
         Ok(())

@@ -1,46 +1,62 @@
-//! Maintenance of the ledger: prunes what is past its retention, copies the write-ahead log back, checks the file after
-//! an unclean stop.
+//! Maintenance of the ledger: prunes what is past its retention, gives free pages back, notes how large the file is,
+//! checks it after an unclean stop.
 //!
-//! Woken by the scheduler's tick. It works in bounded steps through the ledger actor, so that nobody waits long behind it.
+//! Woken by its own timer. It works in bounded steps through the ledger actor, so that nobody waits long behind it.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use ductile_ledger::{Deletable, Prune};
-use ductile_otp::{Cx, Exit, Message, Server, StartInfo, Timer};
+use ductile_domain::config::Service;
+use ductile_ledger::{Deletable, Prune, WriteError};
+use ductile_otp::{Cx, Exit, Message, Reply, Server, StartInfo, Task, Timer};
 use serde_json::{Value, json};
 
 use crate::ledger;
 use crate::shared::{LEDGER_DEADLINE, Shared};
 
-/// Pause between two steps of pruning, for everybody else.
+/// Pause between two steps, for everybody else.
 const BREATH: Duration = Duration::from_millis(50);
 
-/// Rows of a kind that one step deletes at most: a few milliseconds of the writer's time.
-const STEP: u32 = 500;
+/// How long the sizes of the file are remembered: a year and a month, to compare with.
+const SAMPLES: Duration = Duration::from_secs(400 * 86_400);
 
 /// State: what was done, for inspection.
 pub(crate) struct Maintenance {
     shared: Arc<Shared>,
-    pruned: u64,
+    rows: u64,
+    pages: u64,
+    steps: u64,
+    /// The round that is under way, or was.
+    round: Option<Task>,
     check: Option<String>,
-    again: Option<Timer>,
+    timer: Option<Timer>,
 }
 
 pub(crate) enum Msg {
-    /// A tick has passed.
-    Prune,
-    /// Go on with what one step did not finish.
-    PruneMore,
+    /// `service.tick_interval` has passed.
+    Tick,
+    /// A reload may have changed the interval.
+    Retime,
+    /// A round has ended; the text is why it could not.
+    Tidied(Result<Done, String>),
     /// The check of the file has ended; the text is its finding.
     Checked(Result<(), String>),
+}
+
+/// What a round has done.
+#[derive(Default)]
+pub(crate) struct Done {
+    rows: u64,
+    pages: u64,
+    steps: u64,
 }
 
 impl Message for Msg {
     fn kind(&self) -> &'static str {
         match self {
-            Self::Prune => "Prune",
-            Self::PruneMore => "PruneMore",
+            Self::Tick => "Tick",
+            Self::Retime => "Retime",
+            Self::Tidied(_) => "Tidied",
             Self::Checked(_) => "Checked",
         }
     }
@@ -50,8 +66,10 @@ impl Server for Maintenance {
     type Msg = Msg;
     type Args = Arc<Shared>;
 
-    async fn init(shared: Self::Args, _: &Cx<Self>, _: StartInfo) -> Result<Self, Exit> {
-        Ok(Self { shared, pruned: 0, check: None, again: None })
+    async fn init(shared: Self::Args, cx: &Cx<Self>, _: StartInfo) -> Result<Self, Exit> {
+        let mut maintenance = Self { shared, rows: 0, pages: 0, steps: 0, round: None, check: None, timer: None };
+        maintenance.arm(cx);
+        Ok(maintenance)
     }
 
     async fn continue_(&mut self, cx: &Cx<Self>) -> Result<(), Exit> {
@@ -63,14 +81,19 @@ impl Server for Maintenance {
 
     async fn handle(&mut self, cx: &Cx<Self>, msg: Msg) -> Result<(), Exit> {
         match msg {
-            Msg::Prune | Msg::PruneMore => self.prune(cx).await,
+            Msg::Tick => self.tick(cx),
+            Msg::Retime => self.arm(cx),
+            Msg::Tidied(done) => self.tidied(done),
             Msg::Checked(finding) => self.note(finding),
         }
         Ok(())
     }
 
     fn inspect(&self) -> Value {
-        json!({ "pruned_rows": self.pruned, "quick_check": self.check })
+        json!({
+            "pruned_rows": self.rows, "freed_pages": self.pages, "steps": self.steps, "tidying": self.is_tidying(),
+            "quick_check": self.check
+        })
     }
 }
 
@@ -103,45 +126,100 @@ impl Maintenance {
         }
     }
 
-    async fn prune(&mut self, cx: &Cx<Self>) {
-        let generation = self.shared.generation();
-        let service = &generation.config.service;
-        // A context is older than the end of its job, and what the log has can be replayed with it.
-        let context_retention = service.job_log_retention.saturating_add(service.job_queue_retention);
-        let step = Prune {
-            retention: vec![
-                (Deletable::Jobs, service.job_queue_retention),
-                (Deletable::Log, service.job_log_retention),
-                (Deletable::Contexts, context_retention),
-            ],
-            limit: STEP,
-        };
-        let answer = self.shared.addresses.ledger.call(|reply| ledger::Msg::Prune(step, reply), LEDGER_DEADLINE).await;
-        match answer {
-            Ok(Ok(pruned)) => {
-                let rows: u64 = pruned.deleted.iter().map(|(_, n)| n).sum();
-                self.pruned += rows;
-                // A context goes after those that accrete to it: what it stood under may go with the next step.
-                let uncovered = pruned.deleted.iter().any(|(kind, n)| *kind == Deletable::Contexts && *n > 0);
-                if pruned.has_more || uncovered {
-                    self.again = Some(cx.send_after(BREATH, Msg::PruneMore));
-                } else if rows > 0 {
-                    self.checkpoint().await;
-                }
-            }
-            Ok(Err(error)) => {
-                tracing::warn!(component = "maintenance", %error, "could not prune; trying again at the next tick")
+    fn tick(&mut self, cx: &Cx<Self>) {
+        self.arm(cx);
+        // one that takes longer than a tick goes on
+        if !self.is_tidying() {
+            let (shared, me) = (self.shared.clone(), cx.slot().clone());
+            self.round = Some(cx.spawn(async move {
+                let done = tidy(&shared).await;
+                let _ = me.try_cast(Msg::Tidied(done));
+            }));
+        }
+    }
+
+    fn is_tidying(&self) -> bool {
+        self.round.as_ref().is_some_and(|round| !round.is_finished())
+    }
+
+    fn tidied(&mut self, done: Result<Done, String>) {
+        match done {
+            Ok(done) => {
+                self.rows += done.rows;
+                self.pages += done.pages;
+                self.steps += done.steps;
             }
             Err(error) => {
-                tracing::warn!(component = "maintenance", %error, "could not prune; trying again at the next tick")
+                tracing::warn!(
+                    component = "maintenance",
+                    error,
+                    "could not tidy the ledger up; trying again at the next tick"
+                );
             }
         }
     }
 
-    async fn checkpoint(&self) {
-        let answer = self.shared.addresses.ledger.call(ledger::Msg::Checkpoint, LEDGER_DEADLINE).await;
-        if let Ok(Err(error)) = answer {
-            tracing::warn!(component = "maintenance", %error, "could not checkpoint");
-        }
+    fn arm(&mut self, cx: &Cx<Self>) {
+        let interval = self.shared.generation().config.service.tick_interval;
+        self.timer = Some(cx.send_after(interval, Msg::Tick));
     }
+}
+
+/// One round of pruning, and what follows from it. Each step is an operation of its own, with a pause behind it for
+/// everybody else.
+async fn tidy(shared: &Shared) -> Result<Done, String> {
+    let mut done = Done::default();
+    loop {
+        // a reload may have changed what it needs
+        let step = Prune { retention: retention(&shared.generation().config.service), limit: u32::MAX };
+        let pruned = ask(shared, |reply| ledger::Msg::Prune(step, reply)).await?;
+        done.rows += pruned.deleted.iter().map(|(_, rows)| rows).sum::<u64>();
+        done.steps += 1;
+        if !pruned.has_more {
+            break;
+        }
+        tokio::time::sleep(BREATH).await;
+    }
+    loop {
+        let vacuumed = ask(shared, ledger::Msg::Vacuum).await?;
+        done.pages += vacuumed.pages;
+        if !vacuumed.has_more {
+            break;
+        }
+        done.steps += 1;
+        tokio::time::sleep(BREATH).await;
+    }
+    if done.pages > 0 {
+        // the file shrinks when the log is copied
+        ask(shared, ledger::Msg::Checkpoint).await?;
+    }
+    ask(shared, ledger::Msg::SampleStorage).await?;
+    Ok(done)
+}
+
+async fn ask<T>(shared: &Shared, make: impl FnOnce(Reply<Result<T, WriteError>>) -> ledger::Msg) -> Result<T, String> {
+    match shared.addresses.ledger.call(make, LEDGER_DEADLINE).await {
+        Ok(Ok(answer)) => Ok(answer),
+        Ok(Err(error)) => Err(error.to_string()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// What goes, and from which age on.
+fn retention(service: &Service) -> Vec<(Deletable, Duration)> {
+    let kept = &service.retention;
+    vec![
+        (Deletable::Jobs, service.job_queue_retention),
+        (Deletable::Log, service.job_log_retention),
+        (Deletable::Transitions, kept.job_transitions),
+        (Deletable::Attempts, kept.job_attempts),
+        (Deletable::BreakerTransitions, kept.breaker_transitions),
+        (Deletable::Facts, kept.facts),
+        // a context is older than the end of its job, and what the log has can be replayed with it
+        (Deletable::Contexts, service.job_log_retention.saturating_add(service.job_queue_retention)),
+        (Deletable::Ticks, kept.schedule_ticks),
+        (Deletable::Quarantine, kept.quarantine),
+        (Deletable::Samples, SAMPLES),
+        (Deletable::Snapshots, kept.snapshots),
+    ]
 }

@@ -22,7 +22,7 @@ use serde_json::{Map, Value};
 use crate::assembly::{self, Assembled, Prints};
 use crate::http::Door;
 use crate::shared::{CALL_DEADLINE, Shared};
-use crate::{announce, dispatcher, http, scheduler};
+use crate::{announce, dispatcher, http, maintenance, scheduler};
 
 /// How long the commit is tried while the ledger is down or busy.
 const COMMIT_PATIENCE: Duration = Duration::from_secs(5);
@@ -178,6 +178,7 @@ async fn apply(shared: &Shared) {
     shared.on_reload.call(&generation.config);
     shared.runner.set_max_threads(generation.config.service.max_workers as usize);
     addresses.scheduler.wake(|| scheduler::Msg::Retime);
+    addresses.maintenance.wake(|| maintenance::Msg::Retime);
     // Claims that stand were asked for under the former generation: they are withdrawn and asked for again.
     addresses.dispatcher.wake(|| dispatcher::Msg::Recheck);
     if let Err(error) = addresses.http.call(http::Msg::Listen, CALL_DEADLINE).await {

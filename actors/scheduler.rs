@@ -1,4 +1,4 @@
-//! The scheduler: owns the tick. No schedule can be declared yet, so a tick only has the ledger pruned.
+//! The scheduler: owns the tick. Nothing is fired yet.
 //!
 //! Woken by its own timer, re-armed from the handler so that ticks never pile up.
 
@@ -7,7 +7,6 @@ use std::sync::Arc;
 use ductile_otp::{Cx, Exit, Message, Server, StartInfo, Timer};
 use serde_json::{Value, json};
 
-use crate::maintenance;
 use crate::shared::Shared;
 
 /// State: the next tick.
@@ -64,7 +63,6 @@ impl Scheduler {
 
     fn tick(&mut self, cx: &Cx<Self>) {
         self.ticks += 1;
-        self.shared.addresses.maintenance.wake(|| maintenance::Msg::Prune);
         self.arm(cx);
     }
 }
