@@ -9,7 +9,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use ductile_domain::ids::BootId;
-use ductile_ledger::{Error, Ledger, OpenOptions, WriteError, migrate, open};
+use ductile_ledger::{Error, Ledger, OpenOptions, VERSION, WriteError, migrate, open};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use sqlx::{ConnectOptions as _, Connection as _};
 use support::{Bed, new_job};
@@ -183,7 +183,7 @@ async fn a_migration_of_a_current_database_is_no_change() {
     let path = dir.path().join("ductile.db");
     for _ in 0..2 {
         let report = migrate(&path).await.expect("migrated");
-        assert_eq!((report.from, report.to, report.backup), (1, 1, None));
+        assert_eq!((report.from, report.to, report.backup), (VERSION, VERSION, None));
     }
     try_open(&path).await.expect("opened").close().await;
 }
