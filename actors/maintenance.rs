@@ -6,8 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use ductile_domain::config::Service;
-use ductile_ledger::{Deletable, Prune, WriteError};
+use ductile_ledger::{Prune, WriteError};
 use ductile_otp::{Cx, Exit, Message, Reply, Server, StartInfo, Task, Timer};
 use serde_json::{Value, json};
 
@@ -16,9 +15,6 @@ use crate::shared::{LEDGER_DEADLINE, Shared};
 
 /// Pause between two steps, for everybody else.
 const BREATH: Duration = Duration::from_millis(50);
-
-/// How long the sizes of the file are remembered: a year and a month, to compare with.
-const SAMPLES: Duration = Duration::from_secs(400 * 86_400);
 
 /// State: what was done, for inspection.
 pub(crate) struct Maintenance {
@@ -171,7 +167,7 @@ async fn tidy(shared: &Shared) -> Result<Done, String> {
     let mut done = Done::default();
     loop {
         // a reload may have changed what it needs
-        let step = Prune { retention: retention(&shared.generation().config.service), limit: u32::MAX };
+        let step = Prune::by_settings(&shared.generation().config.service);
         let pruned = ask(shared, |reply| ledger::Msg::Prune(step, reply)).await?;
         done.rows += pruned.deleted.iter().map(|(_, rows)| rows).sum::<u64>();
         done.steps += 1;
@@ -203,23 +199,4 @@ async fn ask<T>(shared: &Shared, make: impl FnOnce(Reply<Result<T, WriteError>>)
         Ok(Err(error)) => Err(error.to_string()),
         Err(error) => Err(error.to_string()),
     }
-}
-
-/// What goes, and from which age on.
-fn retention(service: &Service) -> Vec<(Deletable, Duration)> {
-    let kept = &service.retention;
-    vec![
-        (Deletable::Jobs, service.job_queue_retention),
-        (Deletable::Log, service.job_log_retention),
-        (Deletable::Transitions, kept.job_transitions),
-        (Deletable::Attempts, kept.job_attempts),
-        (Deletable::BreakerTransitions, kept.breaker_transitions),
-        (Deletable::Facts, kept.facts),
-        // a context is older than the end of its job, and what the log has can be replayed with it
-        (Deletable::Contexts, service.job_log_retention.saturating_add(service.job_queue_retention)),
-        (Deletable::Ticks, kept.schedule_ticks),
-        (Deletable::Quarantine, kept.quarantine),
-        (Deletable::Samples, SAMPLES),
-        (Deletable::Snapshots, kept.snapshots),
-    ]
 }

@@ -137,6 +137,34 @@ impl Default for Retention {
     }
 }
 
+/// How long the sizes of the ledger's file are remembered: a year and a month, to compare with.
+const STORAGE_SAMPLES_RETENTION: Duration = Duration::from_secs(400 * 86_400);
+
+impl Service {
+    /// How long rows of a table of the ledger stay; `None` for tables that hold what is, not what was.
+    #[must_use]
+    pub fn retention_of(&self, table: &str) -> Option<Duration> {
+        let kept = &self.retention;
+        Some(match table {
+            "job_queue" => self.job_queue_retention,
+            "job_log" | "job_stopwatch" => self.job_log_retention,
+            // a context is older than the end of its job, and what the log has can be replayed with it
+            "event_context" | "pipeline_joins" | "pipeline_join_branches" => {
+                self.job_log_retention.saturating_add(self.job_queue_retention)
+            }
+            "job_transitions" => kept.job_transitions,
+            "job_attempts" => kept.job_attempts,
+            "circuit_breaker_transitions" => kept.breaker_transitions,
+            "schedule_ticks" => kept.schedule_ticks,
+            "plugin_facts" => kept.facts,
+            "config_snapshots" => kept.snapshots,
+            "job_quarantine" => kept.quarantine,
+            "storage_samples" => STORAGE_SAMPLES_RETENTION,
+            _ => return None,
+        })
+    }
+}
+
 impl Default for Service {
     /// What holds where the operator says nothing, with one worker and in UTC: processors and zone are the machine's matter.
     fn default() -> Self {

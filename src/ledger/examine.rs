@@ -11,6 +11,9 @@ use sqlx::{ConnectOptions as _, Connection as _, Row as _};
 use crate::error::Error;
 use crate::open;
 
+/// Steps of a round of pruning follow each other at once; the next one was not this long in coming unless it failed.
+const UNDER_WAY: TimeDelta = TimeDelta::minutes(1);
+
 /// An open file.
 #[derive(Debug)]
 pub struct Examiner {
@@ -73,17 +76,22 @@ impl Examiner {
     }
 
     /// Ended jobs whose age exceeded `retention` when the file was pruned last, or closed after having been open for a
-    /// whole `tick`, less one `tick` of grace. A file that nobody has had open for long is not held against its gateway.
+    /// whole `tick`, less one `tick` of grace. A file that nobody has had open for long is not held against its gateway,
+    /// nor what a round of pruning that the stop came into had not come to.
     ///
     /// # Errors
     /// The read failed.
     pub async fn stale_jobs(&mut self, retention: Duration, tick: Duration) -> Result<Option<StaleJobs>, Error> {
         let pruned = self.mark("last_prune_at").await?;
+        let step = self.mark("last_prune_step_at").await?;
         let started = self.mark("last_start_at").await?;
         let stopped = self.mark("last_stop_at").await?;
         let tick = TimeDelta::from_std(tick).unwrap_or(TimeDelta::MAX);
         let had_time = |stop: &Timestamp| started.is_none_or(|start| *stop - start >= tick) || pruned.is_none();
-        let Some(at) = pruned.max(stopped.filter(had_time)) else { return Ok(None) };
+        // the stop came into a round of pruning, which had not come to all of them
+        let was_pruning = |stop: &Timestamp| step > pruned && step.is_some_and(|step| *stop - step < UNDER_WAY);
+        let at = pruned.max(stopped.filter(|stop| had_time(stop) && !was_pruning(stop)));
+        let Some(at) = at else { return Ok(None) };
         let age = TimeDelta::from_std(retention).unwrap_or(TimeDelta::MAX);
         let Some(cutoff) = at.checked_sub_signed(age).and_then(|at| at.checked_sub_signed(tick)) else {
             return Ok(None);

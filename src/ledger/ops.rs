@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ductile_domain::breaker::BreakerPolicy;
+use ductile_domain::config::Service;
 use ductile_domain::ids::{BootId, ContextId, JobId};
 use ductile_domain::job::{Candidate, ClaimedJob, Fence, JobStatus, NewJob};
 use ductile_domain::outcome::Outcome;
@@ -359,6 +360,50 @@ pub enum Deletable {
     Samples,
     /// `config_snapshots` that no job refers to, by the time at which another replaced them.
     Snapshots,
+}
+
+impl Prune {
+    /// Everything by the operator's settings.
+    #[must_use]
+    pub fn by_settings(service: &Service) -> Self {
+        let retention = |kind: Deletable| Some((kind, service.retention_of(kind.table())?));
+        Self { retention: Deletable::ALL.into_iter().filter_map(retention).collect(), limit: u32::MAX }
+    }
+}
+
+impl Deletable {
+    /// All of them.
+    pub const ALL: [Self; 11] = [
+        Self::Jobs,
+        Self::Log,
+        Self::Transitions,
+        Self::Attempts,
+        Self::BreakerTransitions,
+        Self::Facts,
+        Self::Contexts,
+        Self::Ticks,
+        Self::Quarantine,
+        Self::Samples,
+        Self::Snapshots,
+    ];
+
+    /// The table whose retention it is.
+    #[must_use]
+    pub const fn table(self) -> &'static str {
+        match self {
+            Self::Jobs => "job_queue",
+            Self::Log => "job_log",
+            Self::Transitions => "job_transitions",
+            Self::Attempts => "job_attempts",
+            Self::BreakerTransitions => "circuit_breaker_transitions",
+            Self::Facts => "plugin_facts",
+            Self::Contexts => "event_context",
+            Self::Ticks => "schedule_ticks",
+            Self::Quarantine => "job_quarantine",
+            Self::Samples => "storage_samples",
+            Self::Snapshots => "config_snapshots",
+        }
+    }
 }
 
 /// One step of pruning.

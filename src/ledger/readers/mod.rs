@@ -10,6 +10,7 @@ mod plugins;
 mod queue;
 mod recorded;
 mod schedules;
+mod storage;
 mod whole;
 
 use std::path::{Path, PathBuf};
@@ -30,6 +31,7 @@ pub use plugins::{FactFilter, FactRow, SnapshotRow};
 pub use queue::{Counts, PluginCounts, QueuedPlugin, RunningRow};
 pub use recorded::RecordedJob;
 pub use schedules::{BreakerRow, BreakerTransitionRow, SilentRow, TickFilter, TickRow};
+pub use storage::{Growth, Storage, TableSize, free_space};
 pub(crate) use whole::copy_into;
 
 /// One page of a list.

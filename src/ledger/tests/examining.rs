@@ -106,4 +106,18 @@ async fn ended_jobs_are_stale_by_the_last_prune_or_stop() {
     let mut examiner = Examiner::open(&path).await.expect("opened");
     assert_eq!(examiner.stale_jobs(DAY, TICK).await.expect("read"), None);
     examiner.close().await.expect("closed");
+
+    // stopped while a round was under way, which is no fault; but one whose steps had failed for an hour is
+    for (step, is_stale) in [("2026-01-09T09:59:59.000Z", false), ("2026-01-09T08:59:59.000Z", true)] {
+        let mut conn: SqliteConnection = SqliteConnectOptions::new().filename(&path).connect().await.expect("opens");
+        for (name, value) in [("last_stop_at", "2026-01-09T10:00:00.000Z"), ("last_prune_step_at", step)] {
+            let set = "INSERT INTO ledger_meta (name, value) VALUES (?1, ?2)
+                ON CONFLICT (name) DO UPDATE SET value = excluded.value";
+            sqlx::query(set).bind(name).bind(value).execute(&mut conn).await.expect("set");
+        }
+        conn.close().await.expect("closed");
+        let mut examiner = Examiner::open(&path).await.expect("opened");
+        assert_eq!(examiner.stale_jobs(DAY, TICK).await.expect("read").is_some(), is_stale);
+        examiner.close().await.expect("closed");
+    }
 }
