@@ -1,9 +1,10 @@
 //! Live events of jobs: said after the commit that made them true, never before.
 
+pub(crate) mod schedules;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use chrono::Utc;
 use ductile_domain::event::{self, Fields, JobFields, LiveEvent};
 use ductile_domain::ids::{ContextId, JobId};
 use ductile_domain::job::{ClaimedJob, Fence, JobStatus, NewJob};
@@ -22,6 +23,8 @@ pub(crate) struct Announced {
     command: Arc<str>,
     dedupe_key: Option<String>,
     attempt: Option<u32>,
+    /// A poll that the scheduler asked for: its begin and its end have events of their own.
+    is_scheduled_poll: bool,
 }
 
 impl Announced {
@@ -32,11 +35,14 @@ impl Announced {
             command: new.command.clone(),
             dedupe_key: new.dedupe_key.clone(),
             attempt: None,
+            is_scheduled_poll: is_scheduled_poll(new.submitted_by, &new.command),
         }
     }
 
     pub(crate) fn of_attempt(claimed: &ClaimedJob) -> Self {
-        Self::of_row(claimed.fence.job, &claimed.plugin, &claimed.command, claimed.attempt)
+        let is_scheduled_poll = is_scheduled_poll(&claimed.submitted_by, &claimed.command);
+        let job = Self::of_row(claimed.fence.job, &claimed.plugin, &claimed.command, claimed.attempt);
+        Self { is_scheduled_poll, ..job }
     }
 
     pub(crate) fn of_orphan(orphan: &Orphan) -> Self {
@@ -44,7 +50,11 @@ impl Announced {
     }
 
     pub(crate) fn of_row(job: JobId, plugin: &Arc<str>, command: &Arc<str>, attempt: u32) -> Self {
-        Self { job, plugin: plugin.clone(), command: command.clone(), dedupe_key: None, attempt: Some(attempt) }
+        Self { attempt: Some(attempt), ..Self::born(job, plugin.clone(), command.clone()) }
+    }
+
+    fn born(job: JobId, plugin: Arc<str>, command: Arc<str>) -> Self {
+        Self { job, plugin, command, dedupe_key: None, attempt: None, is_scheduled_poll: false }
     }
 
     /// The router made the job.
@@ -68,7 +78,7 @@ impl Announced {
     fn say(&self, shared: &Shared, kind: &'static str, transition: Option<i64>, more: Vec<(&'static str, Value)>) {
         shared.ring.emit(LiveEvent {
             kind: kind.into(),
-            at: Utc::now(),
+            at: shared.clock.now(),
             fields: Fields::Job(Box::new(JobFields {
                 job: self.job,
                 plugin: self.plugin.clone(),
@@ -115,7 +125,7 @@ pub(crate) fn born(shared: &Shared, parent: Option<JobId>, born: &[Born]) {
     for born in born {
         let Born { job, plugin, command, context, pipeline, step, transition, .. } = born;
         let (plugin, command) = (plugin.clone(), command.clone());
-        let job = Announced { job: *job, plugin, command, dedupe_key: None, attempt: None };
+        let job = Announced::born(*job, plugin, command);
         job.say(shared, "job.enqueued", Some(*transition), Vec::new());
         job.routed(shared, parent, *context, pipeline.as_deref(), step.as_deref());
     }
@@ -123,7 +133,15 @@ pub(crate) fn born(shared: &Shared, parent: Option<JobId>, born: &[Born]) {
 
 /// A job was claimed by this boot.
 pub(crate) fn started(shared: &Shared, job: &ClaimedJob, transition: i64) {
-    Announced::of_attempt(job).say(shared, "job.started", Some(transition), Vec::new());
+    let job = Announced::of_attempt(job);
+    job.say(shared, "job.started", Some(transition), Vec::new());
+    if job.is_scheduled_poll {
+        job.say(shared, "poll.started", None, Vec::new());
+    }
+}
+
+fn is_scheduled_poll(submitted_by: &str, command: &str) -> bool {
+    submitted_by == "scheduler" && command == "poll"
 }
 
 /// The inits that a generation owes, as the ledger took them.
@@ -150,16 +168,11 @@ pub(crate) fn buried(shared: &Shared, buried: &[Buried]) {
 /// A queued job died.
 pub(crate) fn dead(shared: &Shared, buried: &Buried) {
     let Buried { plugin, command, transition, born } = buried;
-    let job = Announced {
-        job: transition.job,
-        plugin: plugin.clone(),
-        command: command.clone(),
-        dedupe_key: None,
-        attempt: None,
-    };
+    let job = Announced::born(transition.job, plugin.clone(), command.clone());
     let reason = transition.reason.as_deref().unwrap_or_default();
     job.say(shared, "job.dead", Some(transition.id), vec![("reason", reason.into())]);
     self::born(shared, Some(transition.job), born);
+    shared.hints.job_ended(shared, plugin);
     shared.families.ended(transition.job, || born.iter().map(|born| born.job).collect());
     shared.waiters.ended(transition.job);
 }
@@ -222,7 +235,14 @@ pub(crate) fn finished(shared: &Shared, job: &Announced, finished: &Finished) {
         job.say(shared, kind, Some(transition.id), more);
     }
     born(shared, Some(job.job), &finished.born);
+    if let Some(event) = &finished.breaker {
+        schedules::breaker(shared, event);
+    }
     if finished.status.is_none_or(JobStatus::is_terminal) {
+        if let Some(status) = finished.status.filter(|_| job.is_scheduled_poll && !finished.transitions.is_empty()) {
+            job.say(shared, "poll.completed", None, vec![("status", status.as_str().into())]);
+        }
+        shared.hints.job_ended(shared, &job.plugin);
         shared.families.ended(job.job, || followers(finished));
         shared.waiters.ended(job.job);
     }

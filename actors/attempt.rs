@@ -133,7 +133,7 @@ fn give_back(args: &JobArgs, said: &Msg) {
     let (announced, announcing) = (announce::Announced::of_attempt(job), shared.clone());
     let reason = "no actor was started for the attempt".to_owned();
     // what a writer that has ended refuses is the reaper's to find
-    writer.give_back_then(job.fence, reason, Some(Utc::now() + RETRY_DELAY), move |result| {
+    writer.give_back_then(job.fence, reason, Some(shared.clock.now() + RETRY_DELAY), move |result| {
         if let Ok(finished) = &result {
             announce::finished(&announcing, &announced, finished);
         }

@@ -19,7 +19,7 @@ use ductile_domain::generation::Generation;
 use ductile_domain::ids::BootId;
 use ductile_domain::problem::Problem;
 use ductile_domain::version::Build;
-use ductile_ledger::{CommitFeed, Ledger, OpenOptions};
+use ductile_ledger::{Clock, CommitFeed, Ledger, OpenOptions};
 use ductile_otp::{ActorEvent, DynSupervisor, Exit, Intensity, Root, Tree};
 use ductile_plugin::Runner;
 use serde_json::{Map, Value};
@@ -30,6 +30,7 @@ use crate::environments::Environments;
 use crate::families::Families;
 use crate::generations::Generations;
 use crate::handle::Handle;
+use crate::hints::Hints;
 use crate::http::{self, Door, Listeners};
 use crate::lock::Lock;
 use crate::notify::Notifier;
@@ -37,6 +38,7 @@ use crate::shared::{Addresses, Crashes, Flags, Processes, Shared};
 use crate::space::Guard;
 use crate::tree::{self, Numbers};
 use crate::waiters::Waiters;
+use crate::wall::Wall;
 use crate::{announce, queue, reaper};
 
 /// Attempts that may live at a time; the caps of the configuration are far below.
@@ -103,6 +105,8 @@ pub struct BootOptions {
     pub numbers: Numbers,
     /// Told of each configuration that a reload puts in force.
     pub on_reload: OnReload,
+    /// The wall clock; tests move it.
+    pub clock: Clock,
 }
 
 /// What follows a reload outside of the tree, such as the log's level. Must not block.
@@ -149,8 +153,9 @@ pub fn control_socket(state_path: &Path) -> PathBuf {
 /// # Errors
 /// The first step that failed, with what it left undone.
 pub async fn boot(options: BootOptions) -> Result<Running, BootError> {
-    let BootOptions { config, build, warnings, provenance, numbers, on_reload } = options;
+    let BootOptions { config, build, warnings, provenance, numbers, on_reload, clock } = options;
     let started = Instant::now();
+    let wall = Wall::new(clock.clone());
     let lock = Lock::acquire(&config.state.path.with_file_name("ductile.lock")).map_err(BootError::Lock)?;
     let boot = BootId::from(uuid::Uuid::new_v4());
 
@@ -177,6 +182,7 @@ pub async fn boot(options: BootOptions) -> Result<Running, BootError> {
     let ledger_options = OpenOptions {
         durability: config.state.durability,
         feed: feed.clone(),
+        clock: clock.clone(),
         ..OpenOptions::new(&config.state.path, boot)
     };
     let Ledger { writer, readers, was_clean, former_boot } =
@@ -202,6 +208,9 @@ pub async fn boot(options: BootOptions) -> Result<Running, BootError> {
         tree: Tree::new(move |event| lifecycle(&emit, event)),
         ring,
         readers,
+        clock,
+        wall,
+        hints: Hints::default(),
         addresses,
         jobs,
         runner,

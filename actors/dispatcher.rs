@@ -8,7 +8,6 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use chrono::Utc;
 use ductile_domain::builtin;
 use ductile_domain::generation::Generation;
 use ductile_domain::ids::JobId;
@@ -381,7 +380,7 @@ impl Dispatcher {
             }
             // An attempt of the job that lives on is in the way for a while.
             let is_taken = matches!(error, StartError::NameTaken(_));
-            let due = is_taken.then(|| Utc::now() + RETRY_DELAY);
+            let due = is_taken.then(|| self.shared.clock.now() + RETRY_DELAY);
             ledger::give_back(&self.shared, job.fence, reason, due, &Announced::of_attempt(&job)).await;
         }
     }

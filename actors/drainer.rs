@@ -5,7 +5,6 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use chrono::Utc;
 use ductile_domain::event::LiveEvent;
 use ductile_otp::{Cx, Exit, Message, Server, StartInfo};
 use serde_json::{Map, Value, json};
@@ -77,6 +76,6 @@ impl Drainer {
 
     fn say(&self, kind: &'static str, running: usize) {
         let fields = Map::from_iter([("running".to_owned(), Value::from(running))]);
-        self.shared.ring.emit(LiveEvent::other(kind, Utc::now(), fields));
+        self.shared.ring.emit(LiveEvent::other(kind, self.shared.clock.now(), fields));
     }
 }

@@ -4,7 +4,6 @@
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, PoisonError};
 
-use chrono::Utc;
 use ductile_domain::builtin;
 use ductile_domain::outcome::{AttemptStatus, Cause, Outcome};
 use ductile_domain::plan::{self, Plan};
@@ -41,7 +40,7 @@ pub(crate) fn judged(args: &JobArgs, exited: Exited) -> Option<Outcome> {
     let JobArgs { shared, generation, job, .. } = args;
     let plugin = generation.catalog.get(&job.plugin)?;
     shared.flags.clear("spawn");
-    let (outcome, warnings) = judge(exited, plugin, &job.command, Utc::now());
+    let (outcome, warnings) = judge(exited, plugin, &job.command, shared.clock.now());
     for warning in warnings {
         tracing::warn!(component = "job", plugin = %job.plugin, job_id = %job.fence.job, "{warning}");
     }
@@ -53,7 +52,7 @@ pub(crate) fn judged(args: &JobArgs, exited: Exited) -> Option<Outcome> {
 
 /// The end with everything that follows from it under the attempt's own generation.
 pub(crate) fn finish(args: &JobArgs, outcome: Outcome) -> Arc<Finish> {
-    let plan = plan::plan(&args.generation, &args.job, &outcome, Utc::now(), &mut uuid::Uuid::now_v7);
+    let plan = plan::plan(&args.generation, &args.job, &outcome, args.shared.clock.now(), &mut uuid::Uuid::now_v7);
     finish_with(args, outcome, plan)
 }
 

@@ -10,7 +10,8 @@ use ductile_api::gateway::{
 };
 use ductile_domain::generation::Generation;
 use ductile_domain::ids::{BootId, JobId};
-use ductile_domain::time;
+use ductile_domain::schedule::Schedule;
+use ductile_domain::time::{self, Timestamp};
 use ductile_domain::tree as shown;
 use ductile_domain::version::Build;
 use ductile_ledger::{Cancelled as Cancellation, Counts, Readers, WriteError};
@@ -127,6 +128,69 @@ impl Gateway for Handle {
         Ok(())
     }
 
+    async fn run_schedule(
+        &self,
+        plugin: String,
+        schedule: String,
+        submitted_by: &'static str,
+        requested_by: String,
+    ) -> Result<Submitted, Refusal> {
+        let generation = self.shared.generation();
+        let Some(found) = generation.schedules.get(&plugin, &schedule).cloned() else {
+            return Err(Refusal::UnknownSchedule { plugin, schedule: Some(schedule) });
+        };
+        let runnable = generation.catalog.get(&plugin).filter(|p| p.is_runnable && p.command(&found.command).is_some());
+        if runnable.is_none() {
+            return Err(Refusal::PluginGone(plugin));
+        }
+        self.enqueue(Submission {
+            plugin: found.plugin.clone(),
+            command: found.command.clone(),
+            payload: found.payload.clone(),
+            submitted_by,
+            requested_by,
+            dedupe_key: None,
+            dedupe_in_flight: false,
+            context: None,
+            replay_of: None,
+            is_routed: true,
+        })
+        .await
+    }
+
+    async fn pause_schedules(
+        &self,
+        plugin: String,
+        schedule: Option<String>,
+        paused: bool,
+        requested_by: String,
+    ) -> Result<Vec<String>, Refusal> {
+        let generation = self.shared.generation();
+        let is_meant = |s: &&Arc<Schedule>| *s.plugin == *plugin && schedule.as_deref().is_none_or(|id| *s.id == *id);
+        if !generation.schedules.iter().any(|s| is_meant(&s)) {
+            return Err(Refusal::UnknownSchedule { plugin, schedule });
+        }
+        let named = plugin.clone();
+        let make = |reply| ledger::Msg::PauseSchedules { plugin, schedule, paused, reply };
+        let changed = self.ask_ledger(make).await?;
+        let ids = changed.join(" ");
+        tracing::info!(
+            component = "scheduler",
+            requested_by,
+            plugin = named,
+            schedules = ids,
+            paused,
+            "schedules were paused or resumed"
+        );
+        self.shared.hints.changed(&self.shared);
+        Ok(changed)
+    }
+
+    async fn reset_breaker(&self, plugin: String, requested_by: String) -> Result<usize, Refusal> {
+        tracing::info!(component = "breaker", requested_by, plugin, "reset");
+        Ok(self.ask_ledger(|reply| ledger::Msg::ResetBreaker { plugin, reply }).await?.len())
+    }
+
     async fn restart_actor(&self, path: &str) -> Result<(), Refusal> {
         // Not awaited: the restarted actor may be the one that carries this very answer.
         match self.shared.tree.restarts().restart(path) {
@@ -203,6 +267,10 @@ impl Gateway for Handle {
 
     fn readers(&self) -> &Readers {
         &self.shared.readers
+    }
+
+    fn now(&self) -> Timestamp {
+        self.shared.clock.now()
     }
 
     fn boot_id(&self) -> BootId {

@@ -7,7 +7,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use chrono::Utc;
 use ductile_domain::catalog::Plugin;
 use ductile_domain::generation::Generation;
 use ductile_domain::job::ClaimedJob;
@@ -198,7 +197,7 @@ impl Job {
         shared
             .flags
             .degrade("spawn", format!("could not start a process: {error}; attempts are given back and tried again"));
-        let due = Utc::now() + RETRY_DELAY;
+        let due = shared.clock.now() + RETRY_DELAY;
         let announced = Announced::of_attempt(job);
         ledger::give_back(shared, job.fence, format!("spawn: {error}"), Some(due), &announced).await;
         self.phase = Phase::Reported;

@@ -11,11 +11,13 @@ use ductile_domain::ids::JobId;
 use ductile_domain::job::{ClaimRequest, Fence};
 use ductile_domain::time::Timestamp;
 use ductile_ledger::{
-    Cancelled, Finish, Finished, Orphan, Prune, Pruned, Recovered, Submission, Submitted, Vacuumed, WriteError, Writer,
+    Arrangement, BreakerEvent, Cancelled, Due, Finish, Finished, Orphan, Prune, Pruned, Recovered, Submission,
+    Submitted, Ticked, Vacuumed, WriteError, Writer,
 };
 use ductile_otp::{Cx, Exit, Message, Phase, Reply, Server, StartInfo};
 use serde_json::{Value, json};
 
+use crate::announce::schedules::Tick;
 use crate::announce::{self, Announced};
 use crate::asking::Asking;
 use crate::shared::{LEDGER_DEADLINE, Shared};
@@ -51,6 +53,14 @@ pub(crate) enum Msg {
     Recover(Answer<Vec<Recovered>>),
     /// Remember across restarts whether dispatch is paused.
     SetPaused { paused: bool, reply: Answer<()> },
+    /// Write what is expected of schedules.
+    Arrange(Vec<Arrangement>, Answer<()>),
+    /// End ticks that are due.
+    Tick { dues: Vec<Due>, generation: u64, reply: Answer<Vec<Ticked>> },
+    /// Pause or resume schedules of a plugin.
+    PauseSchedules { plugin: String, schedule: Option<String>, paused: bool, reply: Answer<Vec<String>> },
+    /// Close the breakers of a plugin.
+    ResetBreaker { plugin: String, reply: Answer<Vec<BreakerEvent>> },
     /// Delete one bounded step of what is past its retention.
     Prune(Prune, Answer<Pruned>),
     /// Gives free pages back to the file system, one step.
@@ -77,6 +87,10 @@ impl Message for Msg {
             Self::Orphans(_) => "Orphans",
             Self::Recover(_) => "Recover",
             Self::SetPaused { .. } => "SetPaused",
+            Self::Arrange(..) => "Arrange",
+            Self::Tick { .. } => "Tick",
+            Self::PauseSchedules { .. } => "PauseSchedules",
+            Self::ResetBreaker { .. } => "ResetBreaker",
             Self::Prune(..) => "Prune",
             Self::Vacuum(_) => "Vacuum",
             Self::SampleStorage(_) => "SampleStorage",
@@ -163,6 +177,27 @@ impl Server for LedgerActor {
                     ),
                 );
             }
+            Msg::Arrange(arrangements, reply) => {
+                drop(cx.spawn(async move { reply.send(writer.arrange(arrangements).await) }));
+            }
+            Msg::Tick { dues, generation, reply } => drop(cx.spawn(async move {
+                let told: Vec<_> = dues.iter().map(Tick::of).collect();
+                let ticked = writer.tick(dues, generation).await;
+                for (tick, ticked) in told.iter().zip(ticked.iter().flatten()) {
+                    announce::schedules::ticked(&shared, tick, ticked);
+                }
+                reply.send(ticked);
+            })),
+            Msg::PauseSchedules { plugin, schedule, paused, reply } => {
+                drop(cx.spawn(async move { reply.send(writer.pause_schedules(plugin, schedule, paused).await) }));
+            }
+            Msg::ResetBreaker { plugin, reply } => drop(cx.spawn(async move {
+                let reset = writer.reset_breaker(plugin).await;
+                for event in reset.iter().flatten() {
+                    announce::schedules::breaker(&shared, event);
+                }
+                reply.send(reset);
+            })),
             Msg::Prune(prune, reply) => drop(cx.spawn(async move { reply.send(writer.prune(prune).await) })),
             Msg::Vacuum(reply) => drop(cx.spawn(async move { reply.send(writer.vacuum().await) })),
             Msg::SampleStorage(reply) => drop(cx.spawn(async move { reply.send(writer.sample_storage().await) })),

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use chrono::Utc;
 use ductile_domain::builtin;
 use ductile_domain::catalog::Plugin;
 use ductile_domain::job::ClaimedJob;
@@ -33,19 +32,19 @@ pub(crate) fn decide(args: &JobArgs) -> Decision {
     let JobArgs { generation, job, unreadable, .. } = args;
     if let Some(column) = unreadable {
         let text = format!("preflight: the stored {column} is no JSON and can't be handed to the plugin");
-        return refused(Cause::Preflight, text);
+        return refused(args, Cause::Preflight, text);
     }
     let plugin = if builtin::is_builtin(&job.plugin) {
         None
     } else {
         match runnable(args) {
             Ok(plugin) => Some(plugin),
-            Err(text) => return refused(Cause::PluginGone, text),
+            Err(text) => return refused(args, Cause::PluginGone, text),
         }
     };
     match (prepare(generation, job), plugin) {
-        (Err(text), _) => refused(Cause::Preflight, text),
-        (Ok(Prepared::Done { events, reason }), _) => Decision::Done(Box::new(done(events, &reason, begun))),
+        (Err(text), _) => refused(args, Cause::Preflight, text),
+        (Ok(Prepared::Done { events, reason }), _) => Decision::Done(Box::new(done(args, events, &reason, begun))),
         (Ok(Prepared::Request { payload: None, context: None }), Some(plugin)) => {
             Decision::Spawn { plugin, asked: job.clone() }
         }
@@ -56,7 +55,7 @@ pub(crate) fn decide(args: &JobArgs) -> Decision {
             Decision::Spawn { plugin, asked: Arc::new(asked) }
         }
         (Ok(Prepared::Request { .. }), None) => {
-            refused(Cause::Preflight, format!("preflight: {:?} runs inside a pipeline only", job.plugin))
+            refused(args, Cause::Preflight, format!("preflight: {:?} runs inside a pipeline only", job.plugin))
         }
     }
 }
@@ -73,14 +72,14 @@ fn runnable(args: &JobArgs) -> Result<Arc<Plugin>, String> {
     }
 }
 
-fn refused(cause: Cause, text: String) -> Decision {
-    Decision::Refused(Box::new(Outcome::without_process(cause, text, Utc::now())))
+fn refused(args: &JobArgs, cause: Cause, text: String) -> Decision {
+    Decision::Refused(Box::new(Outcome::without_process(cause, text, args.shared.clock.now())))
 }
 
 /// The success of a step of the gateway's own, told as a plugin would tell it.
-fn done(events: Vec<EmittedEvent>, reason: &str, begun: Instant) -> Outcome {
+fn done(args: &JobArgs, events: Vec<EmittedEvent>, reason: &str, begun: Instant) -> Outcome {
     let types: Vec<Value> = events.iter().map(|event| json!({ "type": event.kind })).collect();
-    let ended_at = Utc::now();
+    let ended_at = args.shared.clock.now();
     let exit_wall_ns = ended_at.timestamp_nanos_opt().unwrap_or_default();
     let dur_ns = i64::try_from(begun.elapsed().as_nanos()).unwrap_or(i64::MAX);
     Outcome {

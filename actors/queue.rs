@@ -7,8 +7,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use chrono::Utc;
 use ductile_domain::job::Candidate;
+use ductile_domain::time::Timestamp;
 use ductile_ledger::{Drained, Refusal};
 use ductile_otp::{Cx, Exit, Message, Reply, Server, StartInfo, Timer};
 use serde_json::{Value, json};
@@ -27,7 +27,7 @@ const LINE_LOW: usize = 128;
 pub(crate) struct Queue {
     shared: Arc<Shared>,
     lines: HashMap<Arc<str>, Line>,
-    due: BTreeMap<(chrono::DateTime<Utc>, i64), Candidate>,
+    due: BTreeMap<(Timestamp, i64), Candidate>,
     /// What was handed to the dispatcher and is not settled, and since when: a dispatcher that crashed never settles.
     taken: HashMap<i64, Taken>,
     timer: Option<Timer>,
@@ -161,7 +161,7 @@ impl Queue {
         }
         match candidate.due {
             // Beyond the cap the table is asked when the time has come.
-            Some(due) if due > Utc::now() => {
+            Some(due) if due > self.shared.clock.now() => {
                 if self.due.len() < DUE_CAP {
                     self.due.insert((due, candidate.row), candidate);
                 }
@@ -255,7 +255,7 @@ impl Queue {
     }
 
     fn release_due(&mut self, cx: &Cx<Self>) {
-        let later = self.due.split_off(&(Utc::now(), i64::MAX));
+        let later = self.due.split_off(&(self.shared.clock.now(), i64::MAX));
         for (_, mut candidate) in std::mem::replace(&mut self.due, later) {
             candidate.due = None;
             self.put(candidate);
@@ -266,7 +266,7 @@ impl Queue {
 
     fn arm_due(&mut self, cx: &Cx<Self>) {
         self.timer = self.due.first_key_value().map(|((due, _), _)| {
-            let wait = (*due - Utc::now()).to_std().unwrap_or(Duration::ZERO);
+            let wait = (*due - self.shared.clock.now()).to_std().unwrap_or(Duration::ZERO);
             // A millisecond more: the stored time is cut to milliseconds and must have passed.
             cx.send_after(wait.min(SLOW_POLL) + Duration::from_millis(1), Msg::Due)
         });
@@ -287,7 +287,7 @@ impl Queue {
     /// Reads the head of every plugin's line from the table, and what falls due soon.
     async fn reload(&mut self) {
         let readers = self.shared.readers.clone();
-        let soon = Utc::now() + 2 * SLOW_POLL;
+        let soon = self.shared.clock.now() + 2 * SLOW_POLL;
         let read = async {
             Ok::<_, ductile_ledger::Error>((readers.queued_plugins().await?, readers.due(soon, LINE_CAP as u32).await?))
         };

@@ -7,7 +7,6 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use chrono::Utc;
 use ductile_domain::ids::BootId;
 use ductile_domain::job::Fence;
 use ductile_domain::outcome::{Cause, Outcome};
@@ -184,7 +183,7 @@ impl Reaper {
     async fn end_crashed(&mut self, row: &Row, reason: &str) {
         self.crashed_attempts += 1;
         let generation = self.shared.generation();
-        let outcome = Outcome::without_process(Cause::Crashed, format!("crashed: {reason}"), Utc::now());
+        let outcome = Outcome::without_process(Cause::Crashed, format!("crashed: {reason}"), self.shared.clock.now());
         let policy = generation.catalog.get(&row.plugin).map(|p| p.retry).unwrap_or_default();
         let ending = retry::decide(&outcome, row.attempt, row.max_attempts, &policy, 0.0);
         let plan = Plan { generation: generation.no, ..Plan::default() };

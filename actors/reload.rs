@@ -8,7 +8,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use chrono::Utc;
 use ductile_api::gateway::{Refusal, Reloaded};
 use ductile_domain::catalog::Catalog;
 use ductile_domain::config::{Config, State};
@@ -56,7 +55,7 @@ async fn change(shared: &Arc<Shared>, prints: &mut Prints) -> Result<Reloaded, R
     let snapshot = assembly::snapshot(no, "reload", &config, &catalog, &pipelines, &new_prints);
     let recorded = commit(shared, &snapshot).await?;
     let reloaded = Reloaded {
-        reloaded_at: time::format(Utc::now()),
+        reloaded_at: time::format(shared.clock.now()),
         generation: no,
         config_snapshot_id: recorded.id,
         added: differences.added,
@@ -177,7 +176,7 @@ async fn apply(shared: &Shared) {
     shared.flags.tell_lacking(&generation);
     shared.on_reload.call(&generation.config);
     shared.runner.set_max_threads(generation.config.service.max_workers as usize);
-    addresses.scheduler.wake(|| scheduler::Msg::Retime);
+    addresses.scheduler.wake(|| scheduler::Msg::Look);
     addresses.maintenance.wake(|| maintenance::Msg::Retime);
     // Claims that stand were asked for under the former generation: they are withdrawn and asked for again.
     addresses.dispatcher.wake(|| dispatcher::Msg::Recheck);
@@ -217,7 +216,7 @@ fn tell(shared: &Shared, reloaded: &Reloaded, requested_by: &str) {
         ("removed".to_owned(), Value::from(removed.clone())),
         ("restart_required".to_owned(), Value::from(restart_required.clone())),
     ]);
-    shared.ring.emit(LiveEvent::other("config.reloaded", Utc::now(), fields));
+    shared.ring.emit(LiveEvent::other("config.reloaded", shared.clock.now(), fields));
 }
 
 fn tell_refused(shared: &Shared, refusal: &Refusal, requested_by: &str) {
@@ -243,7 +242,7 @@ fn tell_refused(shared: &Shared, refusal: &Refusal, requested_by: &str) {
             tracing::error!(component = "config", requested_by, generation, reason = ?other, "reload failed; the configuration in force stays")
         }
     }
-    shared.ring.emit(LiveEvent::other("config.reload_refused", Utc::now(), fields));
+    shared.ring.emit(LiveEvent::other("config.reload_refused", shared.clock.now(), fields));
 }
 
 /// What is different between two configurations, as dotted paths.

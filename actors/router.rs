@@ -5,7 +5,6 @@
 
 use std::sync::Arc;
 
-use chrono::Utc;
 use ductile_domain::generation::Generation;
 use ductile_domain::job::ClaimedJob;
 use ductile_domain::plan::{self, Plan};
@@ -14,8 +13,11 @@ use ductile_otp::{Cx, Exit, Message, Reply, Server, StartInfo};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use crate::shared::Shared;
+
 /// State: how much was planned, for inspection.
 pub(crate) struct Router {
+    shared: Arc<Shared>,
     planned: u64,
 }
 
@@ -34,17 +36,18 @@ impl Message for Msg {
 
 impl Server for Router {
     type Msg = Msg;
-    type Args = ();
+    type Args = Arc<Shared>;
 
-    async fn init((): (), _: &Cx<Self>, _: StartInfo) -> Result<Self, Exit> {
-        Ok(Self { planned: 0 })
+    async fn init(shared: Self::Args, _: &Cx<Self>, _: StartInfo) -> Result<Self, Exit> {
+        Ok(Self { shared, planned: 0 })
     }
 
     async fn handle(&mut self, _: &Cx<Self>, msg: Msg) -> Result<(), Exit> {
         match msg {
             Msg::Plan { generation, job, finish, reply } => {
                 self.planned += 1;
-                reply.send(plan::plan(&generation, &job, &finish.outcome, Utc::now(), &mut Uuid::now_v7));
+                let now = self.shared.clock.now();
+                reply.send(plan::plan(&generation, &job, &finish.outcome, now, &mut Uuid::now_v7));
             }
         }
         Ok(())

@@ -19,15 +19,15 @@ pub(crate) struct Scheduler {
 pub(crate) enum Msg {
     /// `service.tick_interval` has passed.
     Tick,
-    /// A reload may have changed the interval.
-    Retime,
+    /// Something has changed that may make it wake earlier.
+    Look,
 }
 
 impl Message for Msg {
     fn kind(&self) -> &'static str {
         match self {
             Self::Tick => "Tick",
-            Self::Retime => "Retime",
+            Self::Look => "Look",
         }
     }
 }
@@ -45,7 +45,7 @@ impl Server for Scheduler {
     async fn handle(&mut self, cx: &Cx<Self>, msg: Msg) -> Result<(), Exit> {
         match msg {
             Msg::Tick => self.tick(cx),
-            Msg::Retime => self.arm(cx),
+            Msg::Look => self.arm(cx),
         }
         Ok(())
     }

@@ -15,7 +15,7 @@ use ductile_domain::generation::Generation;
 use ductile_domain::ids::{BootId, JobId};
 use ductile_domain::job::Fence;
 use ductile_domain::version::Build;
-use ductile_ledger::{CommitFeed, OpenOptions, Readers, Recorded, Snapshot, WriteError, Writer};
+use ductile_ledger::{Clock, CommitFeed, OpenOptions, Readers, Recorded, Snapshot, WriteError, Writer};
 use ductile_otp::{DynSupervisor, Slot, Tree};
 use ductile_plugin::Runner;
 use tokio::sync::watch;
@@ -25,10 +25,12 @@ use crate::boot::OnReload;
 use crate::environments::Environments;
 use crate::families::Families;
 use crate::generations::Generations;
+use crate::hints::Hints;
 use crate::http::Listeners;
 use crate::notify::Notifier;
 use crate::space::{self, Guard};
 use crate::waiters::Waiters;
+use crate::wall::Wall;
 use crate::{breaker, config, dispatcher, http, ledger, maintenance, queue, reaper, router, scheduler};
 
 /// How long an actor waits for the ledger's answer before it asks again or gives up.
@@ -88,6 +90,12 @@ pub struct Shared {
     pub tree: Tree,
     /// Read access to the ledger.
     pub readers: Readers,
+    /// Stamps rows, and tells what is due.
+    pub clock: Clock,
+    /// What was seen of the clock.
+    pub(crate) wall: Wall,
+    /// What others tell the scheduler.
+    pub(crate) hints: Hints,
     pub(crate) addresses: Addresses,
     /// The supervisor of the attempts.
     pub(crate) jobs: DynSupervisor,

@@ -7,7 +7,6 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use chrono::Utc;
 use ductile_domain::event::LiveEvent;
 use ductile_otp::{Cx, Exit, Message, Server, StartInfo, Timer};
 use serde_json::{Value, json};
@@ -137,7 +136,7 @@ fn tell(shared: &Shared, kind: &'static str, free: u64, least: u64, reason: Opti
     if let Some(reason) = reason {
         fields.insert("reason".into(), reason.into());
     }
-    shared.ring.emit(LiveEvent::other(kind, Utc::now(), fields));
+    shared.ring.emit(LiveEvent::other(kind, shared.clock.now(), fields));
 }
 
 /// State: the next look. What was seen is not lost with it.

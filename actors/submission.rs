@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use chrono::Utc;
 use ductile_api::gateway::{PipelineStart, Refusal, Submission, Submitted};
 use ductile_domain::builtin;
 use ductile_domain::generation::Generation;
 use ductile_domain::ids::JobId;
 use ductile_domain::job::NewJob;
 use ductile_domain::pipeline::{Origin, Start, StartFault};
+use ductile_domain::time::Timestamp;
 use ductile_ledger::{Enqueued, Submission as Batch};
 use serde_json::value::RawValue;
 use uuid::Uuid;
@@ -54,7 +54,7 @@ impl Handle {
         let mut replans = 0;
         loop {
             let generation = self.shared().generation();
-            let Start { contexts, joins, jobs, arrivals, .. } = plan(&generation, &start)?;
+            let Start { contexts, joins, jobs, arrivals, .. } = plan(&generation, &start, self.shared().clock.now())?;
             if start.is_single && jobs.len() != 1 {
                 return Err(Refusal::SeveralEntries { entries: jobs.len() });
             }
@@ -95,7 +95,7 @@ impl Handle {
     }
 }
 
-fn plan(generation: &Generation, start: &PipelineStart) -> Result<Start, Refusal> {
+fn plan(generation: &Generation, start: &PipelineStart, now: Timestamp) -> Result<Start, Refusal> {
     let unknown = || Refusal::UnknownPipeline(start.pipeline.to_string());
     let pipeline = generation.pipelines.get(&start.pipeline).ok_or_else(unknown)?;
     let origin = Origin {
@@ -105,7 +105,7 @@ fn plan(generation: &Generation, start: &PipelineStart) -> Result<Start, Refusal
         dedupe_window: generation.config.service.dedupe_ttl,
         dedupe_in_flight: start.dedupe_key.is_some(),
         snapshot: generation.snapshot,
-        now: Utc::now(),
+        now,
     };
     let nothing;
     let payload = match start.payload.as_deref() {

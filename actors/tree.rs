@@ -68,7 +68,7 @@ pub(crate) fn tree(shared: &Arc<Shared>, numbers: &Numbers) -> SupervisorSpec {
         worker::<Maintenance>("maintenance", a.maintenance.clone(), s(), secs(2)),
     ];
     let policy = vec![
-        worker::<Router>("router", a.router.clone(), (), secs(2)),
+        worker::<Router>("router", a.router.clone(), s(), secs(2)),
         worker::<Breaker>("breaker", a.breaker.clone(), s(), secs(1)),
     ];
     let execution = vec![

@@ -49,6 +49,7 @@ codes! {
     PluginNotRunnable NOT_FOUND "plugin_not_runnable" "The plugin was discovered, but is disabled or not configured.";
     UnknownCommand NOT_FOUND "unknown_command" "The plugin declares no such command.";
     UnknownPipeline NOT_FOUND "unknown_pipeline" "No pipeline has that name.";
+    UnknownSchedule NOT_FOUND "unknown_schedule" "The plugin has no schedule of that id.";
     UnknownJob NOT_FOUND "unknown_job" "The ledger holds no such job.";
     UnknownActor NOT_FOUND "unknown_actor" "No actor has that path.";
     MethodNotAllowed METHOD_NOT_ALLOWED "method_not_allowed" "The path is served, but not with that method.";
@@ -163,6 +164,25 @@ impl ApiError {
         )
     }
 
+    /// The names are the caller's and may be anything.
+    pub(crate) fn unknown_schedule<'a>(
+        plugin: &str,
+        schedule: Option<&str>,
+        known: impl IntoIterator<Item = &'a str>,
+    ) -> Self {
+        let (message, hint) = match schedule {
+            Some(id) => (
+                format!("plugin {} has no schedule {}", quoted(plugin), quoted(id)),
+                suggestion(id, known, "GET /scheduler/jobs lists the schedules"),
+            ),
+            None => (
+                format!("plugin {} has no schedule", quoted(plugin)),
+                "GET /scheduler/jobs lists the schedules".to_owned(),
+            ),
+        };
+        Self::new(Code::UnknownSchedule, message, hint)
+    }
+
     /// API-09.
     fn several_entries(entries: usize) -> Self {
         Self::new(
@@ -226,6 +246,7 @@ impl From<Refusal> for ApiError {
             )
             .context(json!({ "plugin": plugin })),
             Refusal::UnknownPipeline(name) => Self::unknown_pipeline(&name, []),
+            Refusal::UnknownSchedule { plugin, schedule } => Self::unknown_schedule(&plugin, schedule.as_deref(), []),
             Refusal::SeveralEntries { entries } => Self::several_entries(entries),
             Refusal::Baggage(why) => Self::new(
                 Code::InvalidBaggage,

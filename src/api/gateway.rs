@@ -9,6 +9,7 @@ use ductile_domain::generation::Generation;
 use ductile_domain::ids::{BootId, ContextId, JobId};
 use ductile_domain::job::JobStatus;
 use ductile_domain::problem::Problem;
+use ductile_domain::time::Timestamp;
 use ductile_domain::tree::TreeNode;
 use ductile_domain::version::Build;
 use ductile_ledger::Readers;
@@ -101,6 +102,13 @@ pub enum Refusal {
     PluginGone(String),
     /// The generation in force has no pipeline of that name.
     UnknownPipeline(String),
+    /// The generation in force has no such schedule.
+    UnknownSchedule {
+        /// The plugin that was named.
+        plugin: String,
+        /// The schedule that was named; `None` when the plugin has none at all.
+        schedule: Option<String>,
+    },
     /// A start with `is_single` would have been more than one job.
     SeveralEntries {
         /// Jobs that the pipeline begins with.
@@ -200,6 +208,30 @@ pub trait Gateway: Send + Sync + 'static {
     fn wait(&self, job: JobId, timeout: Duration) -> impl Future<Output = ()> + Send;
     /// Stops (false) or resumes (true) taking jobs from the queue.
     fn set_dispatch(&self, on: bool, requested_by: String) -> impl Future<Output = Result<(), Refusal>> + Send;
+    /// Runs a schedule's command with its payload now. No tick: the schedule, its guard and its breaker are not asked, and
+    /// nothing is counted for them. Answers after the commit is on disk.
+    fn run_schedule(
+        &self,
+        plugin: String,
+        schedule: String,
+        submitted_by: &'static str,
+        requested_by: String,
+    ) -> impl Future<Output = Result<Submitted, Refusal>> + Send;
+    /// Pauses (true) or resumes (false) one schedule of a plugin, or all of them, across reloads and restarts. Answers the
+    /// ids of those that were not so before, when that is on disk.
+    fn pause_schedules(
+        &self,
+        plugin: String,
+        schedule: Option<String>,
+        paused: bool,
+        requested_by: String,
+    ) -> impl Future<Output = Result<Vec<String>, Refusal>> + Send;
+    /// Closes every breaker of the plugin and forgets its failures. Answers how many were not closed, when that is on disk.
+    fn reset_breaker(
+        &self,
+        plugin: String,
+        requested_by: String,
+    ) -> impl Future<Output = Result<usize, Refusal>> + Send;
     /// Restarts one actor; not counted against the intensity.
     fn restart_actor(&self, path: &str) -> impl Future<Output = Result<(), Refusal>> + Send;
     /// The actor's own view of its state, `None` when it does not answer in 500 ms.
@@ -221,6 +253,8 @@ pub trait Gateway: Send + Sync + 'static {
     fn events(&self) -> &EventRing;
     /// Read access to the ledger.
     fn readers(&self) -> &Readers;
+    /// The gateway's wall clock, with which its rows are stamped.
+    fn now(&self) -> Timestamp;
     /// This start of the gateway.
     fn boot_id(&self) -> BootId;
     /// Which build of the gateway it is.

@@ -11,6 +11,7 @@ use ductile_api::gateway::{
 use ductile_domain::catalog::Catalog;
 use ductile_domain::generation::Generation;
 use ductile_domain::ids::{BootId, JobId};
+use ductile_domain::time::Timestamp;
 use ductile_domain::tree::TreeNode;
 use ductile_domain::version::Build;
 use ductile_ledger::Readers;
@@ -120,6 +121,24 @@ impl Gateway for Forgetful {
         Ok(())
     }
 
+    async fn run_schedule(&self, plugin: String, id: String, _: &'static str, _: String) -> Result<Submitted, Refusal> {
+        Err(Refusal::UnknownSchedule { plugin, schedule: Some(id) })
+    }
+
+    async fn pause_schedules(
+        &self,
+        plugin: String,
+        schedule: Option<String>,
+        _: bool,
+        _: String,
+    ) -> Result<Vec<String>, Refusal> {
+        Err(Refusal::UnknownSchedule { plugin, schedule })
+    }
+
+    async fn reset_breaker(&self, _: String, _: String) -> Result<usize, Refusal> {
+        Ok(0)
+    }
+
     async fn restart_actor(&self, path: &str) -> Result<(), Refusal> {
         Err(Refusal::UnknownActor(path.to_owned()))
     }
@@ -156,6 +175,10 @@ impl Gateway for Forgetful {
 
     fn readers(&self) -> &Readers {
         &self.readers
+    }
+
+    fn now(&self) -> Timestamp {
+        std::time::SystemTime::now().into()
     }
 
     fn build(&self) -> Build {

@@ -9,6 +9,7 @@ use ductile_actors::{BootOptions, Handle, Numbers, OnReload, Running, Shared, bo
 use ductile_api::gateway::{Gateway as _, Refusal, Submission, Submitted};
 use ductile_domain::ids::JobId;
 use ductile_domain::version::Build;
+use ductile_ledger::Clock;
 use ductile_otp::{Backoff, Ctl, Intensity, Node, Phase};
 use serde_json::value::RawValue;
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePool, SqlitePoolOptions};
@@ -118,6 +119,7 @@ impl Gateway {
             provenance: loaded.provenance,
             numbers,
             on_reload: OnReload::default(),
+            clock: Clock::default(),
         };
         let running = boot(options).await.expect("the gateway starts");
         let handle = running.handle();

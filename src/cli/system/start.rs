@@ -23,5 +23,6 @@ pub(crate) fn run(global: &Global, build: Build) -> Result<i32, Error> {
         provenance: loaded.provenance,
         numbers: ductile_actors::Numbers::default(),
         on_reload: ductile_actors::OnReload::new(move |config| settings.apply(&config.service)),
+        clock: ductile_ledger::Clock::default(),
     }))
 }

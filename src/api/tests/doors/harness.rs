@@ -23,7 +23,9 @@ use ductile_domain::generation::Generation;
 use ductile_domain::ids::{BootId, JobId};
 use ductile_domain::manifest::{Command, CommandType, Manifest, PROTOCOL};
 use ductile_domain::pipeline::Pipelines;
+use ductile_domain::schedule::{Schedule, Schedules};
 use ductile_domain::scope::Grants;
+use ductile_domain::time::Timestamp;
 use ductile_domain::tree::TreeNode;
 use ductile_domain::version::Build;
 use ductile_ledger::{Clock, Ledger, OpenOptions, Readers};
@@ -51,6 +53,8 @@ pub(crate) struct Fake {
     pub(crate) ledger: Ledger,
     /// How far the ledger's clock is ahead, in hours.
     hours: Arc<AtomicI64>,
+    /// When it stands still: where, in milliseconds.
+    stopped: Arc<AtomicI64>,
     _dir: TempDir,
     /// What the next submissions are answered with.
     pub(crate) answer: Mutex<Result<Submitted, Refusal>>,
@@ -76,15 +80,17 @@ impl Fake {
         let boot = BootId::from(Uuid::from_u128(0xb007));
         let dir = tempfile::tempdir().expect("a temporary directory");
         let hours = Arc::new(AtomicI64::new(0));
-        let ahead = hours.clone();
+        let stopped = Arc::new(AtomicI64::new(0));
+        let clock = (hours.clone(), stopped.clone());
         let mut options = OpenOptions::new(dir.path().join("state.db"), boot);
-        options.clock = Clock::new(move || chrono::Utc::now() + TimeDelta::hours(ahead.load(Ordering::SeqCst)));
+        options.clock = Clock::new(move || now(&clock.0, &clock.1));
         let ledger = ductile_ledger::open(options).await;
         Self {
             generation: Mutex::new(Arc::new(generation(scopes, &["*"]))),
             ring: EventRing::new(boot),
             ledger: ledger.expect("a new ledger opens"),
             hours,
+            stopped,
             _dir: dir,
             answer: Mutex::new(Ok(Submitted::Accepted(job(1)))),
             cancelled: Mutex::new(Cancelled::Dead),
@@ -122,6 +128,19 @@ impl Fake {
     /// Moves the ledger's clock.
     pub(crate) fn an_hour_passes(&self) {
         self.hours.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// Stops the ledger's clock.
+    pub(crate) fn stand_at(&self, at: Timestamp) {
+        self.stopped.store(at.timestamp_millis(), Ordering::SeqCst);
+    }
+
+    /// The same generation with other schedules of `echo`.
+    pub(crate) fn rearrange(&self, change: impl FnOnce(&mut [Arc<Schedule>])) {
+        let mut held = self.generation.lock().expect("not poisoned");
+        let generation = Arc::get_mut(&mut held).expect("not shared yet");
+        change(&mut generation.config.plugins.get_mut("echo").expect("configured").schedules);
+        generation.schedules = Arc::new(Schedules::compile(&generation.config, &generation.catalog).0);
     }
 
     /// Forgets what was asked for so far.
@@ -178,6 +197,33 @@ impl Gateway for Fake {
         Ok(())
     }
 
+    async fn run_schedule(
+        &self,
+        plugin: String,
+        schedule: String,
+        submitted_by: &'static str,
+        requested_by: String,
+    ) -> Result<Submitted, Refusal> {
+        self.note(format!("run schedule {plugin}/{schedule} {submitted_by} {requested_by}"));
+        self.answer.lock().expect("not poisoned").clone()
+    }
+
+    async fn pause_schedules(
+        &self,
+        plugin: String,
+        schedule: Option<String>,
+        paused: bool,
+        requested_by: String,
+    ) -> Result<Vec<String>, Refusal> {
+        self.note(format!("pause schedules {plugin} {schedule:?} {paused} {requested_by}"));
+        Ok(vec![schedule.unwrap_or_else(|| "default".to_owned())])
+    }
+
+    async fn reset_breaker(&self, plugin: String, requested_by: String) -> Result<usize, Refusal> {
+        self.note(format!("reset breaker {plugin} {requested_by}"));
+        Ok(1)
+    }
+
     async fn restart_actor(&self, path: &str) -> Result<(), Refusal> {
         self.note(format!("restart {path}"));
         Ok(())
@@ -232,12 +278,23 @@ impl Gateway for Fake {
         &self.ledger.readers
     }
 
+    fn now(&self) -> Timestamp {
+        now(&self.hours, &self.stopped)
+    }
+
     fn boot_id(&self) -> BootId {
         self.ring.boot()
     }
 
     fn build(&self) -> Build {
         Build { version: "1.2.3", commit: "abcdef123456", built_at: "2026-01-01T00:00:00Z" }
+    }
+}
+
+fn now(hours: &AtomicI64, stopped: &AtomicI64) -> Timestamp {
+    match stopped.load(Ordering::SeqCst) {
+        0 => chrono::Utc::now() + TimeDelta::hours(hours.load(Ordering::SeqCst)),
+        at => Timestamp::from_timestamp_millis(at).expect("a time"),
     }
 }
 
@@ -283,6 +340,7 @@ pub(crate) fn generation(scopes: &[&[&str]], admin: &[&str]) -> Generation {
     for (name, uses) in [("echo", None), ("parrot", Some("echo"))] {
         config.plugins.insert(name.to_owned(), entry(uses));
     }
+    config.plugins.get_mut("echo").expect("just inserted").schedules = crate::schedules::schedules();
     let (pipelines, shown) = crate::wiring::wiring();
     config.pipelines = pipelines["pipelines"].as_array().expect("a list").clone();
     config.routes = pipelines["routes"].as_array().expect("a list").clone();
@@ -291,7 +349,8 @@ pub(crate) fn generation(scopes: &[&[&str]], admin: &[&str]) -> Generation {
     let (pipelines, of_pipelines) = Pipelines::compile(&config, &catalog);
     problems.extend(of_pipelines);
     assert!(problems.iter().all(|p| !p.is_error()), "{problems:?}");
-    Generation { no: 4, snapshot: Some(9), config, catalog, pipelines: Arc::new(pipelines), schedules: Arc::default() }
+    let schedules = Arc::new(Schedules::compile(&config, &catalog).0);
+    Generation { no: 4, snapshot: Some(9), config, catalog, pipelines: Arc::new(pipelines), schedules }
 }
 
 fn token(secret: &str, words: &[&str]) -> Token {
