@@ -7,6 +7,7 @@ use std::str::FromStr;
 
 use chrono::{Datelike, Days, NaiveDate, NaiveDateTime, NaiveTime, TimeDelta, Timelike};
 use chrono_tz::Tz;
+use croner::errors::CronError;
 
 use super::{Weekdays, Window, zone};
 
@@ -44,23 +45,30 @@ impl Eq for Cron {}
 /// A field: its name, its values, what may be written in it.
 struct Field {
     name: &'static str,
+    first: u16,
+    last: u16,
     values: &'static str,
+    /// Of the values from `first` on.
     names: &'static [&'static str],
     example: &'static str,
 }
 
 const FIELDS: [Field; 5] = [
-    Field { name: "minute", values: "0-59", names: &[], example: "`*/5`, `0,30` or `10-20`" },
-    Field { name: "hour", values: "0-23", names: &[], example: "`*/2`, `9,17` or `8-18`" },
-    Field { name: "day of month", values: "1-31", names: &[], example: "`1`, `1,15` or `*/2`" },
+    Field { name: "minute", first: 0, last: 59, values: "0-59", names: &[], example: "`*/5`, `0,30` or `10-20`" },
+    Field { name: "hour", first: 0, last: 23, values: "0-23", names: &[], example: "`*/2`, `9,17` or `8-18`" },
+    Field { name: "day of month", first: 1, last: 31, values: "1-31", names: &[], example: "`1`, `1,15` or `*/2`" },
     Field {
         name: "month",
+        first: 1,
+        last: 12,
         values: "1-12 or jan-dec",
         names: &["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"],
         example: "`1`, `jan,jul` or `3-10`",
     },
     Field {
         name: "day of week",
+        first: 0,
+        last: 7,
         values: "0-7 or sun-sat (0 and 7 are Sunday)",
         names: &["sun", "mon", "tue", "wed", "thu", "fri", "sat"],
         example: "`1-5`, `mon-fri` or `sun`",
@@ -90,12 +98,9 @@ impl Cron {
         };
         let parts: Vec<&str> = expression.split_whitespace().collect();
         let parts = <[&str; 5]>::try_from(parts).map_err(|parts| wrong_count(text, &parts))?;
-        for (field, part) in FIELDS.iter().zip(parts) {
-            field.check(part)?;
-        }
-        let mut sets = [0u64; 5];
-        for (i, (field, part)) in FIELDS.iter().zip(parts).enumerate() {
-            sets[i] = field.read(i, part)?;
+        let mut sets = [0; 5];
+        for (i, field) in FIELDS.iter().enumerate() {
+            sets[i] = field.read(parts[i])?;
         }
         let begins_with_star = |i: usize| parts[i].starts_with('*');
         let fields = Fields {
@@ -103,7 +108,8 @@ impl Cron {
             hours: sets[1] as u32,
             days: sets[2] as u32,
             months: sets[3] as u16,
-            weekdays: sets[4] as u8,
+            // Seven is Sunday too.
+            weekdays: (sets[4] | sets[4] >> 7) as u8 & 0x7f,
             is_union: !begins_with_star(2) && !begins_with_star(4),
             is_fixed: !begins_with_star(1),
         };
@@ -247,62 +253,58 @@ fn up_to(day: u32) -> u32 {
 }
 
 impl Field {
-    /// Refuses what croner reads and crontab(5) does not have.
-    fn check(&self, part: &str) -> Result<(), String> {
+    /// The set of its values.
+    fn read(&self, part: &str) -> Result<u64, String> {
+        let refused = |cause: &str| {
+            let Self { name, values, example, .. } = self;
+            format!("{name} `{part}`: {cause}; the {name} is `*` or {values}, such as {example}")
+        };
         if let Some(odd) = part.chars().find(|c| !c.is_ascii_alphanumeric() && !"*,-/".contains(*c)) {
-            return Err(self.refused(part, &format!("`{odd}` is not crontab(5)")));
+            return Err(refused(&format!("`{odd}` is not crontab(5)")));
         }
+        // Croner skips it.
         if part.split(',').any(str::is_empty) {
-            return Err(self.refused(part, "a list has an empty place"));
+            return Err(refused("a list has an empty place"));
         }
-        let words = part.split([',', '-', '/']).filter(|word| word.contains(|c: char| c.is_ascii_alphabetic()));
-        for word in words {
-            if !self.names.iter().any(|name| name.eq_ignore_ascii_case(word)) {
-                let cause = match self.names {
-                    [] => format!("`{word}` is not a number"),
-                    names => format!("`{word}` is none of {}", names.join(", ")),
-                };
-                return Err(self.refused(part, &cause));
+        let numbers = self.numbers(part).map_err(|cause| refused(&cause))?;
+        for item in part.split(',') {
+            if let Some((from, step)) = item.split_once('/').filter(|(base, _)| *base != "*" && !base.contains('-')) {
+                let from = if from.is_empty() { self.first.to_string() } else { from.to_owned() };
+                let cause = format!("a step needs a range; write `{from}-{}/{step}` or `*/{step}`", self.last);
+                return Err(refused(&cause));
             }
         }
-        let stepless = |item: &str| match item.split_once('/') {
-            Some((base, _)) => base != "*" && !base.contains('-'),
-            None => false,
-        };
-        if let Some(item) = part.split(',').find(|item| stepless(item)) {
-            let (from, step) = item.split_once('/').unwrap_or((item, "1"));
-            let last = self.values.split([' ', '-']).nth(1).unwrap_or_default();
-            let cause = format!("`{item}` has a step but no range; write `{from}-{last}/{step}` or `*/{step}`");
-            return Err(self.refused(part, &cause));
-        }
-        Ok(())
-    }
-
-    /// The set of its values: croner reads it with `*` in all other fields, so that a refusal is this field's.
-    fn read(&self, place: usize, part: &str) -> Result<u64, String> {
-        let mut all = ["*"; 5];
-        all[place] = part;
-        let cron = croner::Cron::from_str(&all.join(" ")).map_err(|error| {
-            let cause = error.to_string();
-            self.refused(part, cause.trim_end_matches('.'))
+        let mut component = croner::CronComponent::new(self.first, self.last, 0, 0);
+        component.parse(&numbers).map_err(|error| match error {
+            CronError::ComponentError(cause) => refused(cause.trim_end_matches('.')),
+            other => refused(&other.to_string()),
         })?;
-        let component = match place {
-            0 => &cron.pattern.minutes,
-            1 => &cron.pattern.hours,
-            2 => &cron.pattern.days,
-            3 => &cron.pattern.months,
-            _ => &cron.pattern.days_of_week,
-        };
-        let set = component.values().into_iter().fold(0, |set, value| set | 1 << (value.min(63)));
-        match set {
-            0 => Err(self.refused(part, "it matches nothing")),
+        match component.values().into_iter().fold(0, |set, value| set | 1 << value) {
+            0 => Err(refused("it is empty")),
             set => Ok(set),
         }
     }
 
-    fn refused(&self, part: &str, cause: &str) -> String {
-        let Self { name, values, example, .. } = self;
-        format!("{name} `{part}`: {cause}; the {name} is `*` or {values}, such as {example}")
+    /// The field with numbers for names. `sun` at the end of a range is 7.
+    fn numbers(&self, part: &str) -> Result<String, String> {
+        let mut numbers = String::with_capacity(part.len());
+        for piece in part.split_inclusive([',', '-', '/']) {
+            let word = piece.trim_end_matches([',', '-', '/']);
+            if !word.contains(|c: char| c.is_ascii_alphabetic()) {
+                numbers.push_str(piece);
+                continue;
+            }
+            let place = self.names.iter().position(|name| name.eq_ignore_ascii_case(word));
+            let place = place.ok_or_else(|| match self.names {
+                [] => format!("`{word}` is not a number"),
+                names => format!("`{word}` is none of {}", names.join(", ")),
+            })?;
+            let is_last_sunday = place == 0 && self.first == 0 && numbers.ends_with('-');
+            let value = if is_last_sunday { self.last } else { self.first + place as u16 };
+            numbers.push_str(&value.to_string());
+            numbers.push_str(&piece[word.len()..]);
+        }
+        Ok(numbers)
     }
 }
 

@@ -1,4 +1,4 @@
-//! Expressions, zones and time changes with the answers that the manuals give, found by hand.
+//! Expressions, zones and time changes with the answers of the manuals and of D-31, found by hand.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use ductile_domain::schedule::{Cron, Rule, Timing, Weekdays, zone};
 use ductile_domain::time::{self, Timestamp};
 
 pub(crate) fn at(text: &str) -> Timestamp {
-    time::parse(text).expect("a time")
+    time::parse(text).unwrap_or_else(|| panic!("{text} is no time"))
 }
 
 pub(crate) fn cron(text: &str, zone: &str) -> Timing {
@@ -15,67 +15,181 @@ pub(crate) fn cron(text: &str, zone: &str) -> Timing {
     Timing::new(Rule::Cron(cron), Duration::ZERO, zone, None, Weekdays::default()).expect("it fires")
 }
 
-/// The next local times after a local time, with the offset where clocks matter.
-fn next(text: &str, zone_name: &str, after: &str, count: usize) -> Vec<String> {
-    let timing = cron(text, zone_name);
-    let mut from = at(after);
-    let mut seen = Vec::new();
-    for _ in 0..count {
-        let Some(next) = timing.next(from, from) else { break };
-        from = next.instant;
-        seen.push(from.with_timezone(&timing.zone).format("%a %Y-%m-%d %H:%M%:z").to_string());
-    }
-    seen
+/// The next ticks after a time, as local times with their offset.
+fn next(text: &str, zone: &str, after: &str, count: usize) -> Vec<String> {
+    let timing = cron(text, zone);
+    let ticks = timing.upcoming(at(after), at(after), count);
+    ticks.iter().map(|t| shown(&timing, t.expected.instant)).collect()
 }
 
-/// SCH-06, D-31.
+pub(crate) fn shown(timing: &Timing, instant: Timestamp) -> String {
+    instant.with_timezone(&timing.zone).format("%a %Y-%m-%d %H:%M%:z").to_string()
+}
+
+/// From a Wednesday on, in UTC.
 #[test]
-fn time_changes_fire_fixed_times_once_and_rhythms_by_elapsed_time() {
+fn fields_mean_what_crontab_says() {
+    for (text, expected) in [
+        ("* * * * *", "Wed 2026-04-15 12:01, Wed 2026-04-15 12:02"),
+        ("*/5 * * * *", "Wed 2026-04-15 12:05, Wed 2026-04-15 12:10"),
+        ("*/40 * * * *", "Wed 2026-04-15 12:40, Wed 2026-04-15 13:00"),
+        ("10-30/10 * * * *", "Wed 2026-04-15 12:10, Wed 2026-04-15 12:20, Wed 2026-04-15 12:30, Wed 2026-04-15 13:10"),
+        ("5,50 * * * *", "Wed 2026-04-15 12:05, Wed 2026-04-15 12:50, Wed 2026-04-15 13:05"),
+        ("1-3,58 23 * * *", "Wed 2026-04-15 23:01, Wed 2026-04-15 23:02, Wed 2026-04-15 23:03, Wed 2026-04-15 23:58"),
+        ("0 */6 * * *", "Wed 2026-04-15 18:00, Thu 2026-04-16 00:00"),
+        ("0 8-18/5 * * *", "Wed 2026-04-15 13:00, Wed 2026-04-15 18:00, Thu 2026-04-16 08:00"),
+        ("09 07 * * *", "Thu 2026-04-16 07:09"),
+        ("0 12 * * *", "Thu 2026-04-16 12:00"),
+        // Weekdays: 0 and 7 are Sunday, 1-5 Monday to Friday.
+        ("0 0 * * 1-5", "Thu 2026-04-16 00:00, Fri 2026-04-17 00:00, Mon 2026-04-20 00:00"),
+        ("0 0 * * 0", "Sun 2026-04-19 00:00, Sun 2026-04-26 00:00"),
+        ("0 0 * * 7", "Sun 2026-04-19 00:00, Sun 2026-04-26 00:00"),
+        ("0 0 * * 5-7", "Fri 2026-04-17 00:00, Sat 2026-04-18 00:00, Sun 2026-04-19 00:00, Fri 2026-04-24 00:00"),
+        ("0 0 * * 0-2", "Sun 2026-04-19 00:00, Mon 2026-04-20 00:00, Tue 2026-04-21 00:00, Sun 2026-04-26 00:00"),
+        ("0 0 * * 0,7", "Sun 2026-04-19 00:00, Sun 2026-04-26 00:00"),
+        ("0 0 * * 0-7", "Thu 2026-04-16 00:00, Fri 2026-04-17 00:00"),
+        ("0 0 * * Mon-wed", "Mon 2026-04-20 00:00, Tue 2026-04-21 00:00, Wed 2026-04-22 00:00, Mon 2026-04-27 00:00"),
+        ("0 0 * * sat-sun", "Sat 2026-04-18 00:00, Sun 2026-04-19 00:00, Sat 2026-04-25 00:00"),
+        ("0 0 * * SUN-tue", "Sun 2026-04-19 00:00, Mon 2026-04-20 00:00, Tue 2026-04-21 00:00"),
+        ("0 0 * * sat,sun", "Sat 2026-04-18 00:00, Sun 2026-04-19 00:00, Sat 2026-04-25 00:00"),
+        ("0 0 * * */2", "Thu 2026-04-16 00:00, Sat 2026-04-18 00:00, Sun 2026-04-19 00:00, Tue 2026-04-21 00:00"),
+        ("0 0 * * 1-7/2", "Fri 2026-04-17 00:00, Sun 2026-04-19 00:00, Mon 2026-04-20 00:00, Wed 2026-04-22 00:00"),
+        // Months and their days.
+        ("0 0 1 jan,DEC *", "Tue 2026-12-01 00:00, Fri 2027-01-01 00:00"),
+        ("0 0 1 1 *", "Fri 2027-01-01 00:00"),
+        ("0 0 1 */4 *", "Fri 2026-05-01 00:00, Tue 2026-09-01 00:00, Fri 2027-01-01 00:00"),
+        ("0 0 1 feb-apr *", "Mon 2027-02-01 00:00, Mon 2027-03-01 00:00, Thu 2027-04-01 00:00"),
+        ("0 0 31 * *", "Sun 2026-05-31 00:00, Fri 2026-07-31 00:00, Mon 2026-08-31 00:00, Sat 2026-10-31 00:00"),
+        ("0 0 29 2 *", "Tue 2028-02-29 00:00, Sun 2032-02-29 00:00"),
+        ("59 23 31 12 *", "Thu 2026-12-31 23:59, Fri 2027-12-31 23:59"),
+        // Both days restricted: either will do.
+        (
+            "0 0 13 * 5",
+            "Fri 2026-04-17 00:00, Fri 2026-04-24 00:00, Fri 2026-05-01 00:00, Fri 2026-05-08 00:00, Wed 2026-05-13 00:00",
+        ),
+        ("0 0 1,15 * mon", "Mon 2026-04-20 00:00, Mon 2026-04-27 00:00, Fri 2026-05-01 00:00, Mon 2026-05-04 00:00"),
+        ("0 0 30 2 1", "Mon 2027-02-01 00:00, Mon 2027-02-08 00:00"),
+        ("0 0 1-31 * 1", "Thu 2026-04-16 00:00, Fri 2026-04-17 00:00"),
+        // One begins with a star: both must hold.
+        ("0 0 */2 * 1", "Mon 2026-04-27 00:00, Mon 2026-05-11 00:00, Mon 2026-05-25 00:00"),
+        ("0 0 13 * */5", "Sun 2026-09-13 00:00, Fri 2026-11-13 00:00, Sun 2026-12-13 00:00"),
+        ("0 0 */7 * */3", "Wed 2026-04-15 00:00, Wed 2026-04-22 00:00, Wed 2026-04-29 00:00"),
+        // The rarest: 29 February on a weekday, over a century without one.
+        ("0 0 29 2 */7", "Sun 2032-02-29 00:00, Sun 2060-02-29 00:00, Sun 2088-02-29 00:00, Sun 2128-02-29 00:00"),
+        ("@yearly", "Fri 2027-01-01 00:00"),
+        ("@annually", "Fri 2027-01-01 00:00"),
+        ("@monthly", "Fri 2026-05-01 00:00, Mon 2026-06-01 00:00"),
+        ("@weekly", "Sun 2026-04-19 00:00, Sun 2026-04-26 00:00"),
+        ("@daily", "Thu 2026-04-16 00:00"),
+        ("@midnight", "Thu 2026-04-16 00:00"),
+        ("@Hourly", "Wed 2026-04-15 13:00"),
+        ("  0\t12   * *  * ", "Thu 2026-04-16 12:00"),
+    ] {
+        let after = if text == "0 0 */7 * */3" { "2026-04-14T12:00:00Z" } else { "2026-04-15T12:00:00Z" };
+        let expected: Vec<&str> = expected.split(", ").collect();
+        let seen = next(text, "UTC", after, expected.len());
+        assert_eq!(seen.iter().map(|s| s.trim_end_matches("+00:00")).collect::<Vec<_>>(), expected, "{text}");
+    }
+}
+
+/// SCH-06, D-31: a fixed time in a gap fires once at its end, one that occurs twice fires at the first; with `*` in the hour
+/// elapsed time counts.
+#[test]
+fn time_changes_neither_lose_nor_double_a_fixed_time() {
+    let (ny, santiago, howe, apia) = ("America/New_York", "America/Santiago", "Australia/Lord_Howe", "Pacific/Apia");
     for (text, zone, after, expected) in [
+        ("30 2 * * *", ny, "2026-03-08T00:00:00-05:00", "Sun 2026-03-08 03:00-04:00, Mon 2026-03-09 02:30-04:00"),
+        ("0 2,14 * * *", ny, "2026-03-08T00:00:00-05:00", "Sun 2026-03-08 03:00-04:00, Sun 2026-03-08 14:00-04:00"),
+        ("0,30 2 * * *", ny, "2026-03-08T00:00:00-05:00", "Sun 2026-03-08 03:00-04:00, Mon 2026-03-09 02:00-04:00"),
+        ("0 2,3 * * *", ny, "2026-03-08T00:00:00-05:00", "Sun 2026-03-08 03:00-04:00, Mon 2026-03-09 02:00-04:00"),
+        ("30 2,3 * * *", ny, "2026-03-08T00:00:00-05:00", "Sun 2026-03-08 03:00-04:00, Sun 2026-03-08 03:30-04:00"),
+        ("*/20 2 * * *", ny, "2026-03-08T00:00:00-05:00", "Sun 2026-03-08 03:00-04:00, Mon 2026-03-09 02:00-04:00"),
         (
-            "30 2 * * *",
-            "America/New_York",
-            "2026-03-08T00:00:00-05:00",
-            vec!["Sun 2026-03-08 03:00-04:00", "Mon 2026-03-09 02:30-04:00"],
+            "0 1-4 * * *",
+            ny,
+            "2026-03-08T00:30:00-05:00",
+            "Sun 2026-03-08 01:00-05:00, Sun 2026-03-08 03:00-04:00, Sun 2026-03-08 04:00-04:00",
         ),
         (
-            "0 0 * * *",
-            "America/Santiago",
-            "2026-09-05T00:00:00-04:00",
-            vec!["Sun 2026-09-06 01:00-03:00", "Mon 2026-09-07 00:00-03:00"],
+            "0 * * * *",
+            ny,
+            "2026-03-08T00:30:00-05:00",
+            "Sun 2026-03-08 01:00-05:00, Sun 2026-03-08 03:00-04:00, Sun 2026-03-08 04:00-04:00",
         ),
-        ("15 2 * * *", "Australia/Lord_Howe", "2026-10-04T00:00:00+10:30", vec!["Sun 2026-10-04 02:30+11:00"]),
+        ("30 */2 * * *", ny, "2026-03-08T00:00:00-05:00", "Sun 2026-03-08 00:30-05:00, Sun 2026-03-08 04:30-04:00"),
+        ("30 1 * * *", ny, "2026-11-01T00:00:00-04:00", "Sun 2026-11-01 01:30-04:00, Mon 2026-11-02 01:30-05:00"),
+        ("30 1,13 * * *", ny, "2026-11-01T00:00:00-04:00", "Sun 2026-11-01 01:30-04:00, Sun 2026-11-01 13:30-05:00"),
         (
-            "0 2,14 * * *",
-            "America/New_York",
-            "2026-03-08T00:00:00-05:00",
-            vec!["Sun 2026-03-08 03:00-04:00", "Sun 2026-03-08 14:00-04:00"],
-        ),
-        (
-            "30 1 * * *",
-            "America/New_York",
+            "*/20 1 * * *",
+            ny,
             "2026-11-01T00:00:00-04:00",
-            vec!["Sun 2026-11-01 01:30-04:00", "Mon 2026-11-02 01:30-05:00"],
+            "Sun 2026-11-01 01:00-04:00, Sun 2026-11-01 01:20-04:00, Sun 2026-11-01 01:40-04:00, Mon 2026-11-02 01:00-05:00",
         ),
-        (
-            "30 1,13 * * *",
-            "America/New_York",
-            "2026-11-01T00:00:00-04:00",
-            vec!["Sun 2026-11-01 01:30-04:00", "Sun 2026-11-01 13:30-05:00"],
-        ),
+        // Asked for in the hour that is repeated.
+        ("30 1,2 * * *", ny, "2026-11-01T01:45:00-04:00", "Sun 2026-11-01 02:30-05:00"),
+        ("30 1,2 * * *", ny, "2026-11-01T01:10:00-05:00", "Sun 2026-11-01 02:30-05:00"),
         (
             "*/30 * * * *",
-            "America/New_York",
+            ny,
             "2026-11-01T00:30:00-04:00",
-            vec![
-                "Sun 2026-11-01 01:00-04:00",
-                "Sun 2026-11-01 01:30-04:00",
-                "Sun 2026-11-01 01:00-05:00",
-                "Sun 2026-11-01 01:30-05:00",
-                "Sun 2026-11-01 02:00-05:00",
-            ],
+            "Sun 2026-11-01 01:00-04:00, Sun 2026-11-01 01:30-04:00, Sun 2026-11-01 01:00-05:00, Sun 2026-11-01 01:30-05:00, Sun 2026-11-01 02:00-05:00",
         ),
+        ("0 0 * * *", santiago, "2026-09-05T00:00:00-04:00", "Sun 2026-09-06 01:00-03:00, Mon 2026-09-07 00:00-03:00"),
+        ("0 0 6 9 *", santiago, "2026-09-05T00:00:00-04:00", "Sun 2026-09-06 01:00-03:00, Mon 2027-09-06 00:00-03:00"),
+        (
+            "30 23 * * *",
+            santiago,
+            "2026-04-04T12:00:00-03:00",
+            "Sat 2026-04-04 23:30-03:00, Sun 2026-04-05 23:30-04:00",
+        ),
+        ("15 2 * * *", howe, "2026-10-04T00:00:00+10:30", "Sun 2026-10-04 02:30+11:00, Mon 2026-10-05 02:15+11:00"),
+        ("45 1 * * *", howe, "2026-04-05T00:00:00+11:00", "Sun 2026-04-05 01:45+11:00, Mon 2026-04-06 01:45+10:30"),
+        (
+            "*/15 * * * *",
+            howe,
+            "2026-04-05T01:30:00+11:00",
+            "Sun 2026-04-05 01:45+11:00, Sun 2026-04-05 01:30+10:30, Sun 2026-04-05 01:45+10:30, Sun 2026-04-05 02:00+10:30",
+        ),
+        ("*/15 * * * *", howe, "2026-10-04T01:30:00+10:30", "Sun 2026-10-04 01:45+10:30, Sun 2026-10-04 02:30+11:00"),
+        // A day that did not exist.
+        (
+            "0 9 * * *",
+            apia,
+            "2011-12-29T00:00:00-10:00",
+            "Thu 2011-12-29 09:00-10:00, Sat 2011-12-31 00:00+14:00, Sat 2011-12-31 09:00+14:00",
+        ),
+        (
+            "0 */12 * * *",
+            apia,
+            "2011-12-29T00:00:00-10:00",
+            "Thu 2011-12-29 12:00-10:00, Sat 2011-12-31 00:00+14:00, Sat 2011-12-31 12:00+14:00",
+        ),
+        ("0 0 30 12 *", apia, "2011-12-01T00:00:00-10:00", "Sat 2011-12-31 00:00+14:00, Sun 2012-12-30 00:00+14:00"),
+        // The clocks of Dublin go forward in spring, though its winter is the exception.
+        (
+            "30 1 * * *",
+            "Europe/Dublin",
+            "2026-03-29T00:00:00Z",
+            "Sun 2026-03-29 02:00+01:00, Mon 2026-03-30 01:30+01:00",
+        ),
+        // Two hours at once.
+        (
+            "30 1,2 * * *",
+            "Antarctica/Troll",
+            "2026-03-29T00:00:00Z",
+            "Sun 2026-03-29 03:00+02:00, Mon 2026-03-30 01:30+02:00",
+        ),
+        // At one minute past midnight.
+        (
+            "0 0 * * *",
+            "America/St_Johns",
+            "2010-11-06T12:00:00-02:30",
+            "Sun 2010-11-07 00:00-02:30, Mon 2010-11-08 00:00-03:30",
+        ),
+        ("0 7 * * *", "Australia/Sydney", "2026-01-01T00:00:00Z", "Fri 2026-01-02 07:00+11:00"),
+        ("0 9 * * 1-5", "Australia/Sydney", "2026-07-03T12:00:00Z", "Mon 2026-07-06 09:00+10:00"),
     ] {
+        let expected: Vec<&str> = expected.split(", ").collect();
         assert_eq!(next(text, zone, after, expected.len()), expected, "{text} {zone}");
     }
 }
