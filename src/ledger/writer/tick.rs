@@ -26,10 +26,11 @@ const OUTSTANDING: &str = "SELECT 1 FROM job_queue WHERE plugin = ?1 AND command
     AND status IN ('queued', 'running') LIMIT 1 OFFSET ?3";
 const WAIT: &str = "UPDATE schedule_ticks SET reason = ?5 WHERE plugin = ?1 AND schedule_id = ?2 AND fingerprint = ?3
     AND instant = ?4 AND status = 'expected' AND reason IS NOT ?5";
-const AFTERWARDS: &str = "UPDATE schedule_entries SET last_fired_at = iif(?3, ?7, last_fired_at),
-        next_run_at = CASE WHEN ?4 THEN NULL WHEN ?5 IS NOT NULL THEN ?5 ELSE next_run_at END,
-        status = iif(?4, 'exhausted', status), updated_at = ?7
-    WHERE plugin = ?1 AND schedule_id = ?2 AND fingerprint = ?6";
+const AFTERWARDS: &str = "UPDATE schedule_entries SET last_fired_at = iif(?4, ?6, last_fired_at),
+        next_run_at = (SELECT t.due_at FROM schedule_ticks t WHERE t.plugin = ?1 AND t.schedule_id = ?2
+            AND t.status = 'expected' ORDER BY t.instant DESC LIMIT 1),
+        status = iif(?5, 'exhausted', status), updated_at = ?6
+    WHERE plugin = ?1 AND schedule_id = ?2 AND fingerprint = ?3";
 
 #[cfg(test)]
 pub(super) const ALL: &[&str] = &[STATUS, IS_PAUSED, SCHEDULED, OUTSTANDING, WAIT, AFTERWARDS];
@@ -172,10 +173,9 @@ impl Transaction<'_> {
         self.conn.prepare_cached(AFTERWARDS)?.execute(params![
             timed.plugin,
             timed.schedule,
+            timed.fingerprint,
             has_asked,
             due.is_last,
-            due.next.map(|next| time::format(next.due)),
-            timed.fingerprint,
             self.at,
         ])?;
         Ok(())
