@@ -135,6 +135,11 @@ fn enter<G: Gateway>(
             let (plugin, command) = call.target()?;
             call.caller.demand(&Need::Invoke { plugin: &plugin.name, command: &command.name, kind: command.kind })?;
         }
+        Access::RunSchedule => {
+            let schedule = call.schedule()?;
+            let (plugin, command) = find_target(&call.generation, &schedule.plugin, &schedule.command)?;
+            call.caller.demand(&Need::Invoke { plugin: &plugin.name, command: &command.name, kind: command.kind })?;
+        }
         Access::Plugin => call.caller.demand(&Need::Plugin { plugin: call.param("plugin") })?,
         Access::RunPipeline => call.caller.demand(&Need::RunPipeline)?,
         Access::Wiring => call.caller.demand(&Need::Wiring)?,
@@ -181,13 +186,13 @@ impl<G: Gateway> Call<G> {
 
     /// The plugin and the command that the path names, runnable in the generation in force.
     pub(crate) fn target(&self) -> Result<(&Arc<Plugin>, &Command), ApiError> {
-        find_target(&self.generation, self.param("plugin"), self.command_name())
+        find_target(&self.generation, self.param("plugin"), self.last_param("command"))
     }
 
-    /// The command that the path names: its parameter, or the last part of a path that spells it out.
-    fn command_name(&self) -> &str {
+    /// The part of the path with that name, or the last part of a path that spells it out.
+    pub(crate) fn last_param(&self, name: &str) -> &str {
         let last = || self.parts.uri.path().rsplit('/').next().unwrap_or_default();
-        self.params.iter().find(|(key, _)| *key == "command").map_or_else(last, |(_, value)| value)
+        self.params.iter().find(|(key, _)| *key == name).map_or_else(last, |(_, value)| value)
     }
 
     /// The query's parameters; unknown and repeated ones are refused, for a filter with a slip would show everything.

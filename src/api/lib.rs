@@ -18,3 +18,4 @@ pub use call::Patience;
 pub use control_socket::bind_control_socket;
 pub use error::{CODES, Code, CodeInfo, Error, ListenerKind};
 pub use routes::{Access, RouteInfo, router, router_with, routes};
+pub use views::schedules;

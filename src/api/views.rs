@@ -5,6 +5,7 @@ pub(crate) mod figures;
 pub(crate) mod history;
 pub(crate) mod pipelines;
 pub(crate) mod runs;
+pub mod schedules;
 
 use std::collections::BTreeMap;
 use std::str::FromStr;
@@ -219,7 +220,7 @@ fn output(text: String) -> Option<Box<RawValue>> {
     if is_json { RawValue::from_string(text).ok() } else { serde_json::value::to_raw_value(&text).ok() }
 }
 
-fn unreadable(error: ductile_ledger::Error) -> ApiError {
+pub(crate) fn unreadable(error: ductile_ledger::Error) -> ApiError {
     if error.is_overloaded() {
         let hint = "try again; narrow filters such as plugin and from make lists faster";
         return ApiError::new(Code::Unavailable, "other long reads of the ledger are still running", hint);

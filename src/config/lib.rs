@@ -1,6 +1,7 @@
 //! From YAML files to one typed configuration, or to every problem found: read, merge, interpolate, type, check.
 //!
-//! The only IO is reading the files that the configuration names. The environment is an argument.
+//! The only IO is reading the files that the configuration names, and the zone that the system is set to. The environment is
+//! an argument.
 
 mod dotenv;
 mod findings;

@@ -157,6 +157,7 @@ fn the_table_of_routes_is_the_doors() {
                 Access::Public => "none",
                 Access::Invoke => "`plugin:invoke:ro` to read, `plugin:rw` to write",
                 Access::Plugin => "`plugin:catalog:ro`",
+                Access::RunSchedule => "as for its command",
                 Access::RunPipeline => "`plugin:rw`",
                 Access::Wiring => "`plugin:catalog:ro`",
                 Access::Facts => "`plugin:ro`",

@@ -10,6 +10,7 @@ use serde_json::json;
 use crate::call::{Answer, Call, json_answer};
 use crate::gateway::{Gateway, GenerationUse, Health, Reloaded};
 use crate::views;
+use crate::views::schedules::{self, BreakerView};
 
 /// API-02: where people and agents begin.
 pub(super) async fn index<G: Gateway>(call: Call<G>) -> Answer {
@@ -78,6 +79,8 @@ struct Status<'a> {
     generations: Vec<GenerationUse>,
     /// Plugins whose last `init` failed.
     unhealthy_plugins: Vec<String>,
+    /// Circuit breakers that keep schedules from firing, or are about to try.
+    open_breakers: Vec<BreakerView>,
     config_hash: &'a str,
     config_path: &'a str,
     binary_path: &'a str,
@@ -100,6 +103,8 @@ pub(super) async fn status<G: Gateway>(call: Call<G>) -> Answer {
     let health = call.app.gateway.health().await;
     let unhealthy_plugins = views::failed_inits(call.app.gateway.readers()).await.into_keys().collect();
     let generation = &call.generation;
+    // A ledger that can't be read now is told by `reasons`.
+    let open_breakers = schedules::open_breakers(call.app.gateway.readers(), generation).await.unwrap_or_default();
     let config = &generation.config;
     json_answer(
         StatusCode::OK,
@@ -110,6 +115,7 @@ pub(super) async fn status<G: Gateway>(call: Call<G>) -> Answer {
             config_snapshot_id: generation.snapshot,
             generations: call.app.gateway.generations(),
             unhealthy_plugins,
+            open_breakers,
             config_hash: &config.source.hash,
             config_path: &config.source.path.to_string_lossy(),
             binary_path: &call.app.binary_path,

@@ -1,6 +1,7 @@
 //! The table of all routes: each stands on the public list or names its need, or it does not compile.
 
 mod actors;
+mod breakers;
 mod config;
 mod discovery;
 mod events;
@@ -12,6 +13,7 @@ mod jobs;
 mod pipelines;
 mod plugins;
 mod replay;
+mod schedules;
 
 use std::sync::Arc;
 
@@ -41,7 +43,9 @@ pub enum Access {
     RunPipeline,
     /// To see how plugins are wired.
     Wiring,
-    /// To read the facts of the plugin in the path.
+    /// To run the command of the schedule that the path names.
+    RunSchedule,
+    /// To read what the plugin in the path did and left.
     Facts,
     /// To see jobs.
     Jobs,
@@ -113,8 +117,20 @@ table! {
     GET "/events" Events events::stream, "Live events as server-sent events.";
     GET "/analytics/queue" Admin figures::queue, "What waits and what runs.";
     GET "/analytics/summary" Admin figures::summary, "How jobs ended in the last 24 hours.";
+    GET "/scheduler/jobs" Wiring schedules::jobs, "All schedules, and when each is due next.";
+    GET "/scheduler/ticks" Wiring schedules::ticks, "What became of every tick, newest first.";
+    GET "/scheduler/{plugin}/{schedule}" Facts schedules::explain, "One schedule with its last and next ticks, and the reasons.";
+    GET "/scheduler/{plugin}/pause" Facts schedules::explain, "The same of a schedule that is called `pause`.";
+    GET "/scheduler/{plugin}/resume" Facts schedules::explain, "The same of a schedule that is called `resume`.";
+    POST "/scheduler/{plugin}/{schedule}/run" RunSchedule schedules::run, "Enqueue the schedule's command with its payload now; no tick is counted.";
+    POST "/scheduler/{plugin}/{schedule}/pause" Admin schedules::pause, "Skip the ticks of one schedule until it is resumed.";
+    POST "/scheduler/{plugin}/{schedule}/resume" Admin schedules::resume, "Let one schedule fire again.";
+    POST "/scheduler/{plugin}/pause" Admin schedules::pause_all, "Skip the ticks of all schedules of a plugin.";
+    POST "/scheduler/{plugin}/resume" Admin schedules::resume_all, "Let all schedules of a plugin fire again.";
     GET "/config/view" Admin config::view, "The configuration in force, without secrets.";
     GET "/system/status" Admin gateway::status, "The gateway's state in full.";
+    GET "/system/breakers" Admin breakers::list, "The circuit breakers of scheduled commands and what they did.";
+    POST "/system/reset/{plugin}" Admin breakers::reset, "Close the circuit breakers of a plugin.";
     POST "/system/pause" Admin gateway::pause, "Stop taking jobs from the queue.";
     POST "/system/resume" Admin gateway::resume, "Take jobs from the queue again.";
     POST "/system/reload" Admin gateway::reload, "Read the configuration again and put it in force.";

@@ -269,7 +269,7 @@ pub(super) fn job_of(submitted: Submitted) -> (JobId, JobStatus, bool) {
 }
 
 /// Plugin and command come from the catalog, whose names need no escapes.
-fn accepted(submitted: Submitted, plugin: &str, command: &str) -> Response {
+pub(super) fn accepted(submitted: Submitted, plugin: &str, command: &str) -> Response {
     let (job, status, is_duplicate) = job_of(submitted);
     let mut text = String::with_capacity(192);
     write!(text, r#"{{"job_id":"{job}","status":"{status}","plugin":"{plugin}","command":"{command}""#)

@@ -20,6 +20,7 @@ pub(crate) fn concrete(path: &str) -> String {
     path.replace("{plugin}", "echo")
         .replace("{command}", "poll")
         .replace("{pipeline}", "told")
+        .replace("{schedule}", "default")
         .replace("{id}", &job(1).to_string())
         .replace("{path}", "root%2Fexec_sup%2Fqueue")
 }
@@ -29,7 +30,8 @@ pub(crate) fn concrete(path: &str) -> String {
 fn opened_by(access: Access) -> &'static [&'static str] {
     match access {
         Access::Public => &[],
-        Access::Invoke => {
+        // The schedule runs `poll`.
+        Access::Invoke | Access::RunSchedule => {
             &["plugin:ro", "plugin:rw", "plugin:invoke:ro", "echo:ro", "echo:rw", "echo:allow:poll", "echo:allow:facts"]
         }
         Access::Plugin => &[
@@ -70,7 +72,9 @@ const PLUGIN_SCOPES: &[&str] = &[
 fn is_opened(route: &RouteInfo, word: &str) -> bool {
     let is_for_another = match word {
         "echo:allow:poll" => route.access == Access::Invoke && !route.path.contains("{command}"),
-        "echo:allow:facts" => route.access == Access::Invoke && route.path.contains("{command}"),
+        "echo:allow:facts" => {
+            route.access == Access::Invoke && route.path.contains("{command}") || route.access == Access::RunSchedule
+        }
         _ => false,
     };
     word == "*" || route.access == Access::Public || (opened_by(route.access).contains(&word) && !is_for_another)
@@ -193,7 +197,7 @@ fn the_public_list_is_short_and_known() {
 fn only_post_changes_anything_and_only_reading_needs_stand_on_get() {
     for route in routes() {
         assert!(matches!(route.method, "GET" | "POST"), "{route:?}");
-        let writes = matches!(route.access, Access::Invoke | Access::JobsWrite);
+        let writes = matches!(route.access, Access::Invoke | Access::RunSchedule | Access::JobsWrite);
         assert!(!writes || route.method == "POST", "{route:?}");
     }
 }

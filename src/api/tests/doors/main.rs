@@ -11,6 +11,7 @@ mod jobs;
 mod live_events;
 mod pipelines;
 mod runs;
+mod schedules;
 mod socket;
 mod system;
 mod wiring;
