@@ -62,9 +62,15 @@ const SAMPLE: &str = "INSERT INTO storage_samples (at, file_bytes, wal_bytes, fr
     WHERE NOT EXISTS (SELECT 1 FROM storage_samples WHERE at > ?5 AND at <= ?1)";
 
 fn give_back(conn: &Connection, until: Instant) -> Result<Vacuumed, rusqlite::Error> {
-    let mut surplus = surplus(conn)?;
     let mut pages = 0;
-    while surplus > 0 {
+    loop {
+        let surplus = surplus(conn)?;
+        if surplus <= 0 {
+            return Ok(Vacuumed { pages, has_more: false });
+        }
+        if Instant::now() >= until {
+            return Ok(Vacuumed { pages, has_more: true });
+        }
         let free = number(conn, "PRAGMA freelist_count")?;
         let mut statement = conn.prepare(&format!("PRAGMA incremental_vacuum({})", surplus.min(PIECE)))?;
         let mut rows = statement.query([])?;
@@ -74,13 +80,8 @@ fn give_back(conn: &Connection, until: Instant) -> Result<Vacuumed, rusqlite::Er
         if given <= 0 {
             return Ok(Vacuumed { pages, has_more: false });
         }
-        surplus -= given;
         pages += given.unsigned_abs();
-        if Instant::now() >= until {
-            break;
-        }
     }
-    Ok(Vacuumed { pages, has_more: surplus > 0 })
 }
 
 fn surplus(conn: &Connection) -> Result<i64, rusqlite::Error> {
