@@ -234,6 +234,10 @@ impl Gateway for Handle {
         self.shared.generations.uses()
     }
 
+    fn intake_stopped(&self) -> Option<String> {
+        self.shared.flags.intake_stopped()
+    }
+
     async fn health(&self) -> Health {
         let shared = &self.shared;
         let mut reasons = shared.flags.troubles();

@@ -247,6 +247,10 @@ pub trait Gateway: Send + Sync + 'static {
     fn generation(&self) -> Arc<Generation>;
     /// The generations that somebody still holds, the one in force last.
     fn generations(&self) -> Vec<GenerationUse>;
+    /// Why no new work is taken in at the moment, if it is not: too little space is free beside the ledger.
+    fn intake_stopped(&self) -> Option<String> {
+        None
+    }
     /// State for health checks, from memory and one short read.
     fn health(&self) -> impl Future<Output = Health> + Send;
     /// The live events.

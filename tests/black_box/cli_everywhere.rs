@@ -55,6 +55,7 @@ const SAMPLES: [(&str, &str); 44] = [
     ("system selfcheck", ""),
     ("system status", ""),
     ("system stop", ""),
+    ("system storage", ""),
     ("system tree", ""),
     ("version", ""),
     ("system start", ""),

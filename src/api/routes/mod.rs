@@ -14,6 +14,7 @@ mod pipelines;
 mod plugins;
 mod replay;
 mod schedules;
+mod storage;
 
 use std::sync::Arc;
 
@@ -131,6 +132,7 @@ table! {
     GET "/system/status" Admin gateway::status, "The gateway's state in full.";
     GET "/system/breakers" Admin breakers::list, "The circuit breakers of scheduled commands and what they did.";
     POST "/system/reset/{plugin}" Admin breakers::reset, "Close the circuit breakers of a plugin.";
+    GET "/system/storage" Admin storage::show, "What the database is made of, how it grows, and what is free beside it.";
     POST "/system/pause" Admin gateway::pause, "Stop taking jobs from the queue.";
     POST "/system/resume" Admin gateway::resume, "Take jobs from the queue again.";
     POST "/system/reload" Admin gateway::reload, "Read the configuration again and put it in force.";
