@@ -1,6 +1,7 @@
 //! The supervision tree of the gateway: one file per actor, the tree itself as data, and the handle through which the
 //! doors reach it.
 
+mod agenda;
 mod announce;
 mod asking;
 mod assembly;
@@ -13,6 +14,7 @@ mod drainer;
 mod ending;
 mod environments;
 mod families;
+mod firing;
 mod generations;
 mod handle;
 mod hints;
@@ -27,10 +29,12 @@ mod preflight;
 mod queue;
 mod reaper;
 mod reload;
+mod resuming;
 mod router;
 mod run;
 mod scheduler;
 mod shared;
+mod silence;
 mod space;
 mod submission;
 mod tree;

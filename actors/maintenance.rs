@@ -1,5 +1,5 @@
 //! Maintenance of the ledger: prunes what is past its retention, gives free pages back, notes how large the file is,
-//! checks it after an unclean stop.
+//! checks it after an unclean stop; and looks for silent schedules.
 //!
 //! Woken by its own timer. It works in bounded steps through the ledger actor, so that nobody waits long behind it.
 
@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 
 use crate::ledger;
 use crate::shared::{LEDGER_DEADLINE, Shared};
+use crate::silence::{self, Silence};
 
 /// Pause between two steps, for everybody else.
 const BREATH: Duration = Duration::from_millis(50);
@@ -24,6 +25,7 @@ pub(crate) struct Maintenance {
     steps: u64,
     /// The round that is under way, or was.
     round: Option<Task>,
+    silence: Silence,
     check: Option<String>,
     timer: Option<Timer>,
 }
@@ -35,6 +37,8 @@ pub(crate) enum Msg {
     Retime,
     /// A round has ended; the text is why it could not.
     Tidied(Result<Done, String>),
+    /// It was looked for silent schedules.
+    Listened(silence::Found),
     /// The check of the file has ended; the text is its finding.
     Checked(Result<(), String>),
 }
@@ -53,6 +57,7 @@ impl Message for Msg {
             Self::Tick => "Tick",
             Self::Retime => "Retime",
             Self::Tidied(_) => "Tidied",
+            Self::Listened(_) => "Listened",
             Self::Checked(_) => "Checked",
         }
     }
@@ -63,7 +68,16 @@ impl Server for Maintenance {
     type Args = Arc<Shared>;
 
     async fn init(shared: Self::Args, cx: &Cx<Self>, _: StartInfo) -> Result<Self, Exit> {
-        let mut maintenance = Self { shared, rows: 0, pages: 0, steps: 0, round: None, check: None, timer: None };
+        let mut maintenance = Self {
+            shared,
+            rows: 0,
+            pages: 0,
+            steps: 0,
+            round: None,
+            silence: Silence::default(),
+            check: None,
+            timer: None,
+        };
         maintenance.arm(cx);
         Ok(maintenance)
     }
@@ -80,6 +94,7 @@ impl Server for Maintenance {
             Msg::Tick => self.tick(cx),
             Msg::Retime => self.arm(cx),
             Msg::Tidied(done) => self.tidied(done),
+            Msg::Listened(found) => self.silence.tell(&self.shared, found),
             Msg::Checked(finding) => self.note(finding),
         }
         Ok(())
@@ -88,7 +103,7 @@ impl Server for Maintenance {
     fn inspect(&self) -> Value {
         json!({
             "pruned_rows": self.rows, "freed_pages": self.pages, "steps": self.steps, "tidying": self.is_tidying(),
-            "quick_check": self.check
+            "silent_schedules": self.silence.len(), "quick_check": self.check
         })
     }
 }
@@ -124,6 +139,10 @@ impl Maintenance {
 
     fn tick(&mut self, cx: &Cx<Self>) {
         self.arm(cx);
+        let (shared, me) = (self.shared.clone(), cx.slot().clone());
+        drop(cx.spawn(async move {
+            let _ = me.try_cast(Msg::Listened(silence::look(shared).await));
+        }));
         // one that takes longer than a tick goes on
         if !self.is_tidying() {
             let (shared, me) = (self.shared.clone(), cx.slot().clone());

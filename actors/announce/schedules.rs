@@ -60,12 +60,16 @@ pub(crate) fn ticked(shared: &Shared, tick: &Tick, ticked: &Ticked) {
             give_reason(&mut fields, Some(*reason));
             say(shared, "scheduler.skipped", fields);
         }
-        Ticked::Waits { reason } => {
-            give_reason(&mut fields, Some(*reason));
-            say(shared, "scheduler.waits", fields);
-        }
-        Ticked::AlreadyEnded | Ticked::Failed(_) => {}
+        // said by who knows whether it is new
+        Ticked::Waits { .. } | Ticked::AlreadyEnded | Ticked::Failed(_) => {}
     }
+}
+
+/// A tick begins to wait, or for something else.
+pub(crate) fn waits(shared: &Shared, tick: &Tick, reason: TickReason) {
+    let mut fields = tick.fields();
+    give_reason(&mut fields, Some(reason));
+    say(shared, "scheduler.waits", fields);
 }
 
 /// Jobs made way for a tick.

@@ -23,7 +23,7 @@ use serde_json::value::RawValue;
 pub use cron::Cron;
 pub use days::{Weekdays, Window};
 pub use explain::Upcoming;
-pub use resume::{GRACE, Known, Moment, Passed, Resumed, floor_candidates, resume};
+pub use resume::{GRACE, Known, Moment, Passed, Resumed, floor_candidates, is_young, resume};
 pub use timing::named;
 pub use words::Span;
 

@@ -114,6 +114,17 @@ pub fn floor_candidates(timing: &Timing, known: &Known<'_>, floor: Timestamp, mo
     candidates
 }
 
+/// Whether a tick is overdue by less than a minute, and than half its distance from the next one: it has not passed yet.
+#[must_use]
+pub fn is_young(timing: &Timing, anchor: Timestamp, expected: Expected, now: Timestamp) -> bool {
+    let age = now.signed_duration_since(expected.due);
+    if age >= GRACE {
+        return false;
+    }
+    let next = timing.next(anchor, expected.instant);
+    next.is_none_or(|next| age < next.instant.signed_duration_since(expected.instant) / 2)
+}
+
 /// Looks at one schedule anew.
 #[must_use]
 pub fn resume(schedule: &Schedule, known: Option<Known<'_>>, at: &Moment) -> Resumed {
@@ -198,8 +209,23 @@ fn still_at(timing: &Timing, known: &Known<'_>, at: &Moment) -> Resumed {
         [] if known.last_instant.is_some() => Resumed::exhausted("it has fired".to_owned()),
         [] => first_at(timing, at),
         // it fires late, for it has never fired
-        _ => Resumed::kept(known),
+        _ => waiting(timing, known, at),
     }
+}
+
+/// What fires once and is overdue waits again when its window has closed meanwhile.
+fn waiting(timing: &Timing, known: &Known<'_>, at: &Moment) -> Resumed {
+    let mut kept = Resumed::kept(known);
+    for expected in &mut kept.expect {
+        let is_late = at.now.signed_duration_since(expected.due) > GRACE;
+        if is_late
+            && timing.closed(at.now).is_some()
+            && let Some(due) = timing.opens(at.now)
+        {
+            expected.due = due;
+        }
+    }
+    kept
 }
 
 fn still_after(timing: &Timing, delay: Duration, known: &Known<'_>, at: &Moment) -> Resumed {
@@ -223,16 +249,17 @@ fn still_after(timing: &Timing, delay: Duration, known: &Known<'_>, at: &Moment)
         let others_end = (TickStatus::Skipped, TickReason::ClockWentBack);
         return Resumed { others_end, ..arm(timing, delay, at.now, at) };
     }
-    Resumed::kept(known)
+    waiting(timing, known, at)
 }
 
 /// An interval or an expression that is known.
 fn go_on(schedule: &Schedule, timing: &Timing, known: &Known<'_>, at: &Moment) -> Resumed {
     let anchor = known.anchor.unwrap_or(at.now);
-    let kept = Resumed { anchor: known.anchor.or(Some(at.now)), ..Resumed::kept(known) };
+    let kept = Resumed::kept(known);
     let Some((forward, overdue)) = known.expected.split_last() else {
         // it was not to be read, or its next tick had ended before it was expected
-        return Resumed { anchor: kept.anchor, ..Resumed::forward(timing.next(anchor, at.floor)) };
+        let has_grid = matches!(timing.rule, Rule::Every(_));
+        return Resumed { anchor: has_grid.then_some(anchor), ..Resumed::forward(timing.next(anchor, at.floor)) };
     };
     let (old, late): (Vec<_>, Vec<_>) = overdue.iter().partition(|expected| expected.due < at.started);
     let line = Line { schedule, timing, anchor };
@@ -335,14 +362,8 @@ impl Line<'_> {
         chosen
     }
 
-    /// Overdue by less than a minute and than half its gap.
     fn is_young(&self, expected: Expected, now: Timestamp) -> bool {
-        let age = now.signed_duration_since(expected.due);
-        if age >= GRACE {
-            return false;
-        }
-        let next = self.timing.next(self.anchor, expected.instant);
-        next.is_none_or(|next| age < next.instant.signed_duration_since(expected.instant) / 2)
+        is_young(self.timing, self.anchor, expected, now)
     }
 
     /// From `first` on as long as they are `over`, which ends at `until` at the latest.

@@ -60,7 +60,7 @@ pub struct TickRow {
 }
 
 /// An active schedule whose tick is overdue, or that has none.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
 pub struct SilentRow {
     /// Plugin or alias.
     pub plugin: String,
