@@ -44,6 +44,11 @@ pub fn start_time(pid: u32) -> Option<u64> {
     stat_field(pid, 22)?.parse().ok()
 }
 
+/// The parent of a process.
+pub(crate) fn parent(pid: u32) -> Option<u32> {
+    stat_field(pid, 4)?.parse().ok()
+}
+
 /// Field `n` (from 1, at least 3) of `/proc/<pid>/stat`. The name in field 2 may hold anything, also `)` and blanks.
 fn stat_field(pid: u32, n: usize) -> Option<String> {
     let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;

@@ -6,7 +6,7 @@
 use std::time::Instant;
 
 use ductile_domain::catalog::Plugin;
-use ductile_domain::outcome::{AttemptStatus, Cause, Outcome, Usage};
+use ductile_domain::outcome::{AttemptStatus, Cause, Outcome};
 use ductile_domain::time::Timestamp;
 use serde_json::value::RawValue;
 
@@ -18,6 +18,26 @@ pub const LARGEST_STATE: usize = 1024 * 1024;
 
 /// EX_CONFIG: the plugin can't work as it is configured.
 const EXIT_CONFIG: i32 = 78;
+
+/// What shells answer when a command of theirs was ended by SIGKILL, which is how the kernel frees memory.
+const EXIT_KILLED: i32 = 137;
+
+const SIGKILL: i32 = 9;
+const SIGXCPU: i32 = 24;
+
+/// What runtimes say when the kernel refuses them memory. Nothing but their word tells so: a limit that is set on a
+/// process refuses, and what that does then is its own matter.
+const OUT_OF_MEMORY: [&str; 9] = [
+    "MemoryError",
+    "OutOfMemory",
+    "NoMemoryError",
+    "out of memory",
+    "Out of memory",
+    "Cannot allocate memory",
+    "cannot allocate memory",
+    "bad_alloc",
+    "memory allocation of",
+];
 
 /// Judges an ended attempt. The texts beside the outcome are warnings for the log, in the order in which they arose.
 ///
@@ -50,7 +70,7 @@ pub fn judge(exited: Exited, plugin: &Plugin, command: &str, now: Timestamp) -> 
         events: Vec::new(),
         state_updates: None,
         timing: exited.timing,
-        usage: Usage::default(),
+        usage: exited.usage,
         subs: None,
         ended_at: now,
     };
@@ -82,6 +102,9 @@ fn verdict(
     command: &str,
 ) -> Option<(Cause, String)> {
     let failure = answer.as_ref().and_then(|a| a.as_ref().ok()).and_then(|r| r.failure.as_ref());
+    if let Some(text) = out_of_memory(exited, failure.map(|f| (f.retry, &*f.error)), plugin) {
+        return Some((Cause::OutOfMemory, text));
+    }
     Some(match &exited.end {
         End::Exited(EXIT_CONFIG) => {
             let what = failure.map_or_else(|| exit_text(EXIT_CONFIG, exited), |f| f.error.clone());
@@ -98,7 +121,7 @@ fn verdict(
             (Some(Err(error)), None) => (Cause::Protocol, error.to_string()),
             (Some(Ok(_)) | None, None) => return None,
         },
-        End::Signaled(signal) => (Cause::Signal, format!("killed by signal {signal}{}", signal_name(*signal))),
+        End::Signaled(signal) => (Cause::Signal, signal_text(*signal, exited, plugin)),
         End::TimedOut => {
             let limit = plugin.deadline(command).as_secs_f64();
             let name = &plugin.name;
@@ -107,7 +130,7 @@ fn verdict(
         }
         End::Cancelled => (Cause::Cancelled, "cancelled".to_owned()),
         End::OutputTooLarge => {
-            let cap = bytes(exited.stdout.len());
+            let cap = bytes(exited.stdout.len() as u64);
             (Cause::OutputTooLarge, format!("protocol error: stdout exceeded the cap of {cap}; answer with less"))
         }
         End::SpawnFailed { error, .. } => (Cause::SpawnFailed, error.clone()),
@@ -124,6 +147,60 @@ fn exit_text(code: i32, exited: &Exited) -> String {
             format!("exit code {code}{name}: {line}")
         }
         None => format!("exit code {code}{name}"),
+    }
+}
+
+/// The text for an attempt that ended for want of memory; `None` when it did not. `said` is what the plugin answered.
+fn out_of_memory(exited: &Exited, said: Option<(bool, &str)>, plugin: &Plugin) -> Option<String> {
+    let limit = exited.bounds.and_then(|bounds| bounds.memory);
+    let is_refused = || limit.is_some() && said.is_none() && says_out_of_memory(&exited.stderr);
+    let what = match exited.end {
+        End::Exited(0 | EXIT_CONFIG) => return None,
+        // who says that no other attempt can help knows better
+        End::Exited(_) if said.is_some_and(|(retry, _)| !retry) => return None,
+        End::Exited(code) if code == EXIT_KILLED || exited.is_out_of_memory || is_refused() => {
+            said.map_or_else(|| exit_text(code, exited), |(_, error)| error.to_owned())
+        }
+        End::Signaled(signal)
+            if exited.is_out_of_memory
+                || signal == SIGKILL && limit.is_some() && !has_used_up_its_time(exited)
+                || is_refused() =>
+        {
+            format!("killed by signal {signal}{}", signal_name(signal))
+        }
+        _ => return None,
+    };
+    let peak = exited.usage.peak_memory.map(|peak| format!(", it had used {}", bytes(peak)));
+    let hint = format!("raise plugins.{}.limits.memory if it needs more", plugin.name);
+    let limit = limit.map(|limit| format!("; its limit is {}{}; {hint}", bytes(limit), peak.unwrap_or_default()));
+    Some(format!("out of memory: {what}{}", limit.unwrap_or_default()))
+}
+
+/// Reads the end of what was printed only.
+fn says_out_of_memory(stderr: &[u8]) -> bool {
+    const TAIL: usize = 4096;
+    let tail = String::from_utf8_lossy(&stderr[stderr.len().saturating_sub(TAIL)..]);
+    OUT_OF_MEMORY.iter().any(|words| tail.contains(words))
+}
+
+/// A process that passes over SIGXCPU is killed a second of processor time later.
+fn has_used_up_its_time(exited: &Exited) -> bool {
+    let limit = exited.bounds.and_then(|bounds| bounds.cpu_time);
+    // the kernel counts a little differently when it enforces
+    limit.zip(exited.usage.cpu).is_some_and(|(limit, used)| used >= limit.mul_f64(0.9))
+}
+
+fn signal_text(signal: i32, exited: &Exited, plugin: &Plugin) -> String {
+    let text = format!("killed by signal {signal}{}", signal_name(signal));
+    match exited.bounds.and_then(|bounds| bounds.cpu_time) {
+        Some(limit) if signal == SIGXCPU || signal == SIGKILL && has_used_up_its_time(exited) => {
+            let name = &plugin.name;
+            let limit = limit.as_secs_f64();
+            format!(
+                "{text}: it used up its {limit} s of processor time; raise plugins.{name}.limits.cpu_time if it needs more"
+            )
+        }
+        _ => text,
     }
 }
 
@@ -148,8 +225,8 @@ fn signal_name(signal: i32) -> String {
     NAMES.iter().find(|(n, _)| *n == signal).map_or_else(String::new, |(_, name)| format!(" (SIG{name})"))
 }
 
-fn bytes(n: usize) -> String {
-    const MIB: usize = 1024 * 1024;
+fn bytes(n: u64) -> String {
+    const MIB: u64 = 1024 * 1024;
     if n >= MIB && n.is_multiple_of(MIB) { format!("{} MiB", n / MIB) } else { format!("{n} bytes") }
 }
 
@@ -179,7 +256,7 @@ fn snapshot(
     }
     let size = updates.get().len();
     if size > LARGEST_STATE {
-        let cap = bytes(LARGEST_STATE);
+        let cap = bytes(LARGEST_STATE as u64);
         let error = format!("`state_updates` has {size} bytes, more than {cap}; nothing of it was stored");
         return Err((Cause::Protocol, error));
     }

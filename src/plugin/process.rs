@@ -9,20 +9,22 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use ductile_domain::outcome::Timing;
+use ductile_domain::outcome::{Timing, Usage};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 use rustix::pipe::PipeFlags;
-use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions};
+use rustix::process::{PidfdFlags, Signal};
 
 use crate::capture::Capture;
+use crate::cgroup::{Cgroup, Cgroups};
+use crate::group::{self, Ended, Group};
 use crate::leftovers;
-use crate::limits::Limits;
+use crate::limits::{Bounds, Limits};
 use crate::runner::Control;
 
 /// A process that lives longer than this is made known by its pid and start time; shorter ones don't pay for it.
@@ -30,9 +32,6 @@ const ALIVE_AFTER: Duration = Duration::from_millis(5);
 
 /// How often the leader is looked at when no pidfd could be had.
 const BLIND_LOOK: Duration = Duration::from_millis(20);
-
-/// How often a thread yields to a process that has closed its output.
-const YIELDS: u32 = 8;
 
 /// An empty pipe always holds this much, whatever the user's pipe quota has left.
 const ALWAYS_FITS: usize = 4096;
@@ -54,6 +53,8 @@ pub struct Invocation {
     pub deadline: Duration,
     /// Bounds of output and end.
     pub limits: Limits,
+    /// What the kernel is to bound; `None` costs nothing.
+    pub bounds: Option<Bounds>,
 }
 
 /// How the process ended.
@@ -93,13 +94,29 @@ pub struct Exited {
     pub leaked: bool,
     /// Where the time went; `runtime_post_ns` is filled in by the judge.
     pub timing: Timing,
+    /// What it used.
+    pub usage: Usage,
+    /// What it was allowed.
+    pub bounds: Option<Bounds>,
+    /// The kernel ended a process of it for want of memory.
+    pub is_out_of_memory: bool,
 }
 
 impl Exited {
     pub(crate) fn without_process(end: End) -> Self {
         let now = wall_ns();
         let timing = Timing { enter_wall_ns: now, exit_wall_ns: now, ..Timing::default() };
-        Self { end, stdout: Vec::new(), stderr: Vec::new(), stderr_truncated: false, leaked: false, timing }
+        Self {
+            end,
+            stdout: Vec::new(),
+            stderr: Vec::new(),
+            stderr_truncated: false,
+            leaked: false,
+            timing,
+            usage: Usage::default(),
+            bounds: None,
+            is_out_of_memory: false,
+        }
     }
 }
 
@@ -116,11 +133,15 @@ pub(crate) fn nanos(duration: Duration) -> i64 {
 /// Spawns, feeds, reads and reaps one process; returns when it and its group are gone.
 pub(crate) fn run(
     mut invocation: Invocation,
+    cgroups: Option<&Arc<Cgroups>>,
     control: &Control,
     wake: &OwnedFd,
     on_alive: Box<dyn FnOnce(u32, u64) + Send>,
 ) -> Exited {
-    let spawned = match Spawned::spawn(&mut invocation) {
+    let bounds = invocation.bounds;
+    // made before the process, so that this only has to be moved
+    let cgroup = bounds.and_then(|bounds| group::cgroup_for(cgroups, &bounds, &invocation.extra_env));
+    let spawned = match Spawned::spawn(&mut invocation, cgroup) {
         Ok(spawned) => spawned,
         Err(error) => return Exited::without_process(spawn_failure(&invocation.program, &error)),
     };
@@ -138,6 +159,7 @@ pub(crate) fn run(
         leaked: false,
         is_blind: false,
         limits: invocation.limits,
+        bounds,
         own_env: invocation.extra_env,
         control,
         wake,
@@ -154,6 +176,11 @@ struct Feed {
 }
 
 impl Feed {
+    /// What is left of it after a first write.
+    fn begun(mut self) -> Option<Self> {
+        (!self.write()).then_some(self)
+    }
+
     /// Writes what the pipe takes; true when there is nothing more to do. A reader that went away is no error: what
     /// it answers decides.
     fn write(&mut self) -> bool {
@@ -171,9 +198,14 @@ impl Feed {
     }
 }
 
-/// Puts the request into a new pipe as far as it goes: the read end for the child, and what is left to write.
-fn feed(request: Vec<u8>) -> io::Result<(OwnedFd, Option<Feed>)> {
+/// Puts the request into a new pipe as far as it goes, unless it is to be held back: the read end for the child, and
+/// what is left to write.
+fn feed(request: Vec<u8>, is_held_back: bool) -> io::Result<(OwnedFd, Option<Feed>)> {
     let (reader, writer) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
+    if is_held_back {
+        rustix::fs::fcntl_setfl(&writer, OFlags::NONBLOCK | OFlags::WRONLY)?;
+        return Ok((reader, Some(Feed { pipe: writer, request, written: 0 })));
+    }
     if request.len() <= ALWAYS_FITS {
         let mut written = 0;
         while written < request.len() {
@@ -195,55 +227,6 @@ fn feed(request: Vec<u8>) -> io::Result<(OwnedFd, Option<Feed>)> {
     Ok((reader, None))
 }
 
-/// A live process group; dropping it kills the group and reaps the leader.
-struct Group {
-    leader: Child,
-    pid: Pid,
-    status: Option<ExitStatus>,
-}
-
-impl Group {
-    fn signal(&self, signal: Signal) {
-        // ESRCH can't be: the leader is not reaped. EPERM: a set-uid member; nothing to be done.
-        let _ = rustix::process::kill_process_group(self.pid, signal);
-    }
-
-    /// True when the leader has ended; it stays a zombie, so the group's id stays ours.
-    fn has_leader_ended(&self) -> bool {
-        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
-        matches!(rustix::process::waitid(WaitId::Pid(self.pid), options), Ok(Some(_)))
-    }
-
-    /// The same for a leader whose pipes have just closed: an exiting process closes its files a moment before it is
-    /// a zombie, and to yield a few times is cheaper than to watch it through a pidfd.
-    fn ends_now(&self) -> bool {
-        for _ in 0..YIELDS {
-            if self.has_leader_ended() {
-                return true;
-            }
-            std::thread::yield_now();
-        }
-        self.has_leader_ended()
-    }
-
-    /// Kills what is left of the group, then reaps the leader.
-    fn end(&mut self) -> io::Result<ExitStatus> {
-        if let Some(status) = self.status {
-            return Ok(status);
-        }
-        self.signal(Signal::KILL);
-        let status = self.leader.wait()?;
-        self.status = Some(status);
-        Ok(status)
-    }
-}
-
-impl Drop for Group {
-    fn drop(&mut self) {
-        let _ = self.end();
-    }
-}
-
 /// A process right after its spawn.
 struct Spawned {
     group: Group,
@@ -254,8 +237,9 @@ struct Spawned {
 }
 
 impl Spawned {
-    fn spawn(invocation: &mut Invocation) -> io::Result<Self> {
-        let (stdin, feed) = feed(std::mem::take(&mut invocation.stdin))?;
+    /// A plugin with bounds gets its request when they stand: whatever reads before it works is bounded from the first.
+    fn spawn(invocation: &mut Invocation, cgroup: Option<Cgroup>) -> io::Result<Self> {
+        let (stdin, mut feed) = feed(std::mem::take(&mut invocation.stdin), invocation.bounds.is_some())?;
         let (stdout, child_stdout) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
         let (stderr, child_stderr) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
         let mut command = Command::new(&*invocation.program);
@@ -271,11 +255,15 @@ impl Spawned {
             command.current_dir(dir);
         }
         let at = Instant::now();
-        let leader = command.spawn()?;
-        let pid = Pid::from_child(&leader);
+        let mut group = Group::of(command.spawn()?);
         // Dropping the command closes our copies of the child's ends; only then does a pipe end with its writers.
         drop(command);
-        Ok(Self { group: Group { leader, pid, status: None }, stdin: feed, stdout, stderr, at })
+        if let Some(bounds) = &invocation.bounds {
+            let bound = group.bound(bounds, cgroup);
+            bound.map_err(|error| io::Error::other(format!("its limits can't be set: {error}")))?;
+            feed = feed.and_then(Feed::begun);
+        }
+        Ok(Self { group, stdin: feed, stdout, stderr, at })
     }
 }
 
@@ -323,6 +311,7 @@ struct Supervision<'a> {
     /// The leader has to be looked at now and then: the descriptors were exhausted when a pidfd was wanted.
     is_blind: bool,
     limits: Limits,
+    bounds: Option<Bounds>,
     own_env: Vec<(OsString, OsString)>,
     control: &'a Control,
     wake: &'a OwnedFd,
@@ -455,7 +444,7 @@ impl Supervision<'_> {
         if self.group.has_leader_ended() {
             return;
         }
-        let pid = self.group.leader.id();
+        let pid = self.group.pid().as_raw_nonzero().get().unsigned_abs();
         if let Some(start) = leftovers::start_time(pid) {
             on_alive(pid, start);
         }
@@ -463,16 +452,18 @@ impl Supervision<'_> {
 
     fn watch_leader(&mut self) {
         if self.pidfd.is_none() {
-            self.pidfd = rustix::process::pidfd_open(self.group.pid, PidfdFlags::empty()).ok();
+            self.pidfd = rustix::process::pidfd_open(self.group.pid(), PidfdFlags::empty()).ok();
             self.is_blind = self.pidfd.is_none();
         }
     }
 
     fn into_exited(mut self, spawned_at: Instant) -> Exited {
-        let status = self.group.end();
+        let ended = self.group.end();
         let timing = Timing { exit_wall_ns: wall_ns(), dur_ns: nanos(spawned_at.elapsed()), ..Timing::default() };
-        let end = self.decided.unwrap_or_else(|| match status {
-            Ok(status) => match (status.code(), status.signal()) {
+        let (usage, is_out_of_memory) =
+            ended.as_ref().map_or_else(|_| Default::default(), |e| (e.usage, e.is_out_of_memory));
+        let end = self.decided.unwrap_or_else(|| match ended {
+            Ok(Ended { status, .. }) => match (status.code(), status.signal()) {
                 (Some(code), _) => End::Exited(code),
                 (None, Some(signal)) => End::Signaled(signal),
                 (None, None) => End::Exited(-1),
@@ -486,6 +477,9 @@ impl Supervision<'_> {
             stderr: self.stderr.into_kept(),
             leaked: self.leaked,
             timing,
+            usage,
+            bounds: self.bounds,
+            is_out_of_memory,
         }
     }
 }

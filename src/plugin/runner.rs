@@ -12,6 +12,7 @@ use std::time::Instant;
 use rustix::event::EventfdFlags;
 use tokio::sync::oneshot;
 
+use crate::cgroup::Cgroups;
 use crate::process::{self, End, Exited, Invocation, nanos, wall_ns};
 
 /// Enough for `std::process::Command` and the poll loop in a debug build.
@@ -43,6 +44,8 @@ struct Pool {
     work: Condvar,
     /// A thread ended.
     ended: Condvar,
+    /// Where invocations with bounds get a cgroup, if anywhere.
+    cgroups: Option<Arc<Cgroups>>,
 }
 
 #[derive(Default)]
@@ -104,10 +107,27 @@ impl Runner {
     /// A runner of at most `max_threads` (at least 1) processes at a time. Starts nothing yet.
     #[must_use]
     pub fn new(max_threads: usize) -> Self {
+        Self::with(max_threads, None)
+    }
+
+    /// The same, with a cgroup for each invocation that has bounds.
+    #[must_use]
+    pub fn with_cgroups(max_threads: usize, cgroups: Arc<Cgroups>) -> Self {
+        Self::with(max_threads, Some(cgroups))
+    }
+
+    /// Where its invocations get their cgroups.
+    #[must_use]
+    pub fn cgroups(&self) -> Option<&Cgroups> {
+        self.owner.pool.cgroups.as_deref()
+    }
+
+    fn with(max_threads: usize, cgroups: Option<Arc<Cgroups>>) -> Self {
         let pool = Pool {
             state: Mutex::new(State { max_threads: max_threads.max(1), ..State::default() }),
             work: Condvar::new(),
             ended: Condvar::new(),
+            cgroups,
         };
         Self { owner: Arc::new(Owner { pool: Arc::new(pool) }) }
     }
@@ -270,7 +290,7 @@ impl Pool {
                     lock(&self.state).running -= 1;
                     ENDING.set(Some((std::ptr::from_ref(self), None)));
                 };
-                task.perform(&mut wake, before_answer);
+                task.perform(self.cgroups.as_ref(), &mut wake, before_answer);
                 ordered = ENDING.take().and_then(|(_, next)| next);
                 if lock(&self.state).is_closed
                     && let Some(task) = ordered.take()
@@ -305,7 +325,7 @@ impl Pool {
 impl Task {
     /// Runs the process on this thread. `before_answer` is called when the process is gone and nobody knows yet, so
     /// that whoever gets the answer finds the count of processes true.
-    fn perform(self, wake: &mut Option<Arc<OwnedFd>>, before_answer: impl FnOnce()) {
+    fn perform(self, cgroups: Option<&Arc<Cgroups>>, wake: &mut Option<Arc<OwnedFd>>, before_answer: impl FnOnce()) {
         let Self { invocation, control, on_alive, on_exit, entered, entered_wall_ns } = self;
         let mut pre = None;
         let mut exited = match thread_wake(wake) {
@@ -319,7 +339,7 @@ impl Task {
                     Exited::without_process(End::Cancelled)
                 } else {
                     pre = Some(entered.elapsed());
-                    let run = || process::run(invocation, &control, &fd, on_alive);
+                    let run = || process::run(invocation, cgroups, &control, &fd, on_alive);
                     // The process is ended and reaped by its guard when this unwinds.
                     std::panic::catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|_| {
                         let error = "the thread of the plugin panicked".to_owned();

@@ -120,6 +120,7 @@ fn through(runner: &Runner, program: &Path, env: &Arc<[(OsString, OsString)]>) {
         stdin: REQUEST.to_vec(),
         deadline: Duration::from_secs(60),
         limits: Limits::default(),
+        bounds: None,
     };
     let exited = runner.start(invocation, |_, _| {}).wait();
     assert!(exited.end == End::Exited(0) && !exited.stdout.is_empty(), "{exited:?}");

@@ -5,7 +5,7 @@ mod support;
 
 use std::path::Path;
 
-use ductile_domain::outcome::{AttemptStatus, Timing};
+use ductile_domain::outcome::{AttemptStatus, Timing, Usage};
 use ductile_domain::time;
 use ductile_plugin::{End, Exited, manifest, outcome};
 use proptest::prelude::*;
@@ -50,6 +50,9 @@ proptest! {
             stderr_truncated: false,
             leaked: false,
             timing: Timing::default(),
+            usage: Usage::default(),
+            bounds: None,
+            is_out_of_memory: false,
         };
         let now = time::parse("2026-01-01T00:00:30Z").expect("valid");
         let (outcome, _) = outcome::judge(exited, &plugin, "poll", now);

@@ -4,7 +4,7 @@
 mod support;
 
 use ductile_domain::catalog::Plugin;
-use ductile_domain::outcome::{AttemptStatus, Cause, Outcome, Timing};
+use ductile_domain::outcome::{AttemptStatus, Cause, Outcome, Timing, Usage};
 use ductile_domain::time;
 use ductile_plugin::{End, Exited, outcome, protocol};
 use serde_json::{Value, json};
@@ -32,6 +32,9 @@ fn judged_by(plugin: &Plugin, command: &str, end: End, stdout: &[u8]) -> (Outcom
         stderr_truncated: false,
         leaked: false,
         timing: Timing::default(),
+        usage: Usage::default(),
+        bounds: None,
+        is_out_of_memory: false,
     };
     outcome::judge(exited, plugin, command, time::parse("2026-01-01T00:00:30Z").expect("valid"))
 }

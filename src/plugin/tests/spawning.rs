@@ -75,24 +75,53 @@ fn a_spawn_without_descriptors_is_our_own_failure() {
 #[test]
 fn the_spawn_never_forks() {
     let _alone = ALONE.lock().expect("no other test failed");
+    for spawn in ["one_spawn_for_the_trace", "one_bounded_spawn_for_the_trace"] {
+        let Some(text) = traced(spawn, "clone,clone3,fork,vfork") else { return };
+        let spawns: Vec<&str> = text.lines().filter(|l| !l.contains("CLONE_THREAD") && l.contains(" = ")).collect();
+        let shell_forks = spawns.iter().filter(|l| l.contains("SIGCHLD") && !l.contains("CLONE_VFORK")).count();
+        assert!(spawns.iter().any(|l| l.contains("CLONE_VM") && l.contains("CLONE_VFORK")), "{text}");
+        assert_eq!(shell_forks, 0, "{text}");
+    }
+}
+
+/// A plugin without limits is spawned without a system call on their behalf; one with limits is bounded.
+#[test]
+fn who_has_no_limits_pays_nothing_for_them() {
+    let _alone = ALONE.lock().expect("no other test failed");
+    let calls = |spawn| {
+        let text = traced(spawn, "prlimit64,mkdir,mkdirat,rmdir,unlinkat,openat")?;
+        // the C library asks for its own limits, as pid 0
+        let ours = |l: &&str| match l.split_once("prlimit64(") {
+            Some((_, of)) => !of.starts_with("0,"),
+            None => l.contains("cgroup") || l.contains("/children"),
+        };
+        Some(text.lines().filter(ours).map(str::to_owned).collect::<Vec<_>>())
+    };
+    let (Some(free), Some(bounded)) = (calls("one_spawn_for_the_trace"), calls("one_bounded_spawn_for_the_trace"))
+    else {
+        return;
+    };
+    assert!(free.is_empty(), "{free:#?}");
+    assert!(bounded.iter().any(|l| l.contains("RLIMIT_NOFILE")), "{bounded:#?}");
+}
+
+/// The system calls of one of the tests below; `None` and a word about it when they can't be traced.
+fn traced(test: &str, calls: &str) -> Option<String> {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let trace = directory.path().join("trace");
     let traced = Command::new("strace")
-        .args(["-f", "-qq", "-e", "trace=clone,clone3,fork,vfork", "-e", "signal=none", "-o"])
+        .args(["-f", "-qq", "-e", &format!("trace={calls}"), "-e", "signal=none", "-o"])
         .arg(&trace)
         .arg(std::env::current_exe().expect("a running test has a file"))
-        .args(["--exact", "one_spawn_for_the_trace", "--ignored", "--test-threads=1"])
+        .args(["--exact", test, "--ignored", "--test-threads=1"])
         .output();
-    let usable = traced.as_ref().is_ok_and(|t| t.status.success());
+    let is_usable = traced.as_ref().is_ok_and(|t| t.status.success());
     let text = std::fs::read_to_string(&trace).unwrap_or_default();
-    if !usable || text.is_empty() {
+    if !is_usable || text.is_empty() {
         println!("skipped: strace is not there or may not trace: {traced:?}");
-        return;
+        return None;
     }
-    let spawns: Vec<&str> = text.lines().filter(|l| !l.contains("CLONE_THREAD") && l.contains(" = ")).collect();
-    let shell_forks = spawns.iter().filter(|l| l.contains("SIGCHLD") && !l.contains("CLONE_VFORK")).count();
-    assert!(spawns.iter().any(|l| l.contains("CLONE_VM") && l.contains("CLONE_VFORK")), "{text}");
-    assert_eq!(shell_forks, 0, "{text}");
+    Some(text)
 }
 
 #[test]
@@ -100,6 +129,15 @@ fn the_spawn_never_forks() {
 fn one_spawn_for_the_trace() {
     let bench = Bench::new();
     assert_eq!(bench.exited(&support::plugin(&support::root().join("plugins/echo")), "poll", None).end, End::Exited(0));
+}
+
+#[test]
+#[ignore = "traced by the_spawn_never_forks"]
+fn one_bounded_spawn_for_the_trace() {
+    let bench = Bench::new();
+    let mut plugin = support::plugin(&support::root().join("plugins/echo"));
+    plugin.limits.open_files = Some(64);
+    assert_eq!(bench.exited(&plugin, "poll", None).end, End::Exited(0));
 }
 
 /// What is started where a run ends needs no other thread to wake.

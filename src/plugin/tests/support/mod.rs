@@ -13,7 +13,7 @@ use ductile_domain::outcome::Outcome;
 use ductile_domain::retry::RetryPolicy;
 use ductile_domain::time;
 use ductile_plugin::leftovers::find_by_boot_ids;
-use ductile_plugin::{Exited, Invocation, Limits, Run, Runner, environment, manifest, outcome, protocol};
+use ductile_plugin::{Bounds, Exited, Invocation, Limits, Run, Runner, environment, manifest, outcome, protocol};
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
@@ -114,6 +114,7 @@ impl Bench {
             stdin: protocol::request(job, plugin, time::parse("2026-01-01T00:01:00Z").expect("valid")),
             deadline: self.deadline,
             limits: self.limits,
+            bounds: Bounds::of(&plugin.limits, job.memory_tier),
         }
     }
 

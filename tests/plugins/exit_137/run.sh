@@ -1,0 +1,3 @@
+#!/bin/sh
+echo "Killed" >&2
+exit 137
