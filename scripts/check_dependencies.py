@@ -27,7 +27,9 @@ LAYERS = {
     "ductile-actors": {
         "ductile-otp", "ductile-domain", "ductile-config", "ductile-ledger", "ductile-plugin", "ductile-api",
     },
-    "ductile-cli": {"ductile-actors", "ductile-domain", "ductile-config", "ductile-ledger", "ductile-plugin"},
+    "ductile-cli": {
+        "ductile-actors", "ductile-api", "ductile-domain", "ductile-config", "ductile-ledger", "ductile-plugin",
+    },
     "ductile": {"ductile-cli"},
 }
 # Measure and try the layers from outside.

@@ -5,6 +5,7 @@ mod config;
 mod job;
 mod pipeline;
 mod plugin;
+mod schedule;
 mod system;
 
 use std::path::PathBuf;
@@ -17,7 +18,10 @@ pub(crate) use config::{Config, ConfigCheck, ConfigGet, ConfigInit, ConfigShow};
 pub(crate) use job::{FlatLogs, Job, JobCancel, JobInspect, JobList, JobLogs, JobReplay, JobTree, JobWait, LogFilter};
 pub(crate) use pipeline::{Diagram, Input, Pipeline, PipelineRun, PipelineShow, PipelineVisualize};
 pub(crate) use plugin::{Plugin, PluginCheck, PluginFacts, PluginRun, PluginShow, PluginStopwatch, PluginTest};
-pub(crate) use system::{System, SystemDemo, SystemDoctor, SystemReload, SystemRestart, SystemStop, SystemTree};
+pub(crate) use schedule::{Schedule, ScheduleExplain, ScheduleList, ScheduleRun, ScheduleSwitch};
+pub(crate) use system::{
+    System, SystemBreaker, SystemDemo, SystemDoctor, SystemReload, SystemReset, SystemRestart, SystemStop, SystemTree,
+};
 
 /// An automation gateway that AI agents operate and people audit.
 #[derive(Debug, Parser)]
@@ -105,7 +109,7 @@ pub(crate) struct DryRun {
 /// Nouns and flat aliases.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// The gateway itself: start, stop, reload, status, doctor, selfcheck, tree, pause, resume, demo
+    /// The gateway itself: start, stop, reload, status, doctor, selfcheck, tree, pause, resume, breaker, reset, demo
     #[command(subcommand, arg_required_else_help = true, disable_help_subcommand = true)]
     System(System),
     /// Jobs: list, inspect, tree, logs, replay, cancel, wait
@@ -114,6 +118,9 @@ pub(crate) enum Command {
     /// Plugins: list, show, run, check, test, facts, stopwatch
     #[command(subcommand, arg_required_else_help = true, disable_help_subcommand = true)]
     Plugin(Plugin),
+    /// Schedules: list, explain, pause, resume, run
+    #[command(subcommand, arg_required_else_help = true, disable_help_subcommand = true)]
+    Schedule(Schedule),
     /// Pipelines: list, show, visualize, dry-run, run
     #[command(subcommand, arg_required_else_help = true, disable_help_subcommand = true)]
     Pipeline(Pipeline),

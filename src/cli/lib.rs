@@ -18,6 +18,7 @@ mod pipeline;
 mod plugin;
 mod records;
 mod report;
+mod schedule;
 mod sse;
 mod system;
 mod table;
@@ -78,6 +79,7 @@ fn dispatch(command: Command, global: &Global, build: Build, report: &mut Report
         Command::Plugin(action) => block_on(plugin::run(action, global, report))?,
         Command::Plugins => block_on(plugin::run(Plugin::List, global, report))?,
         Command::Run(args) => block_on(plugin::run(Plugin::Run(args), global, report))?,
+        Command::Schedule(action) => block_on(schedule::run(action, global, report))?,
         Command::Pipeline(action) => block_on(pipeline::run(action, global, report))?,
         Command::Init(args) => config::run(crate::args::Config::Init(args), global, report)?,
         Command::Config(action) => config::run(action, global, report)?,

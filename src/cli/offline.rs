@@ -4,6 +4,9 @@ mod way;
 
 use std::time::Duration;
 
+use ductile_api::schedules;
+use ductile_domain::config::Service;
+use ductile_domain::generation::Generation;
 use ductile_domain::ids::JobId;
 use ductile_domain::job::JobStatus;
 use ductile_domain::time;
@@ -18,6 +21,9 @@ use crate::report::Report;
 
 /// How long a read waits for a lock that another process holds.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// As many changes of breakers as the API shows.
+const TRANSITIONS: u32 = 50;
 
 /// An open database.
 #[derive(Debug)]
@@ -50,6 +56,15 @@ impl Offline {
         };
         report.note(format!("note: no gateway answers at {tried}; reading {}", instance.state.display()));
         Ok(offline)
+    }
+
+    /// What the file is made of, as `GET /system/storage` answers it.
+    ///
+    /// # Errors
+    /// The file can't be read.
+    pub(crate) async fn storage(&self, service: &Service) -> Result<Value, Error> {
+        let storage = self.readers.storage(service, chrono::Utc::now(), PATIENCE).await;
+        to_value(&storage.map_err(Error::ledger)?)
     }
 
     /// `{queued, running}`.
@@ -158,6 +173,37 @@ impl Offline {
         let page = self.readers.job_log(&filter).await.map_err(Error::ledger)?;
         let logs = page.rows.into_iter().map(|row| log(row, asked.include_result)).collect::<Result<Vec<_>, _>>()?;
         Ok(json!({"logs": logs, "total": page.total}))
+    }
+
+    /// `{jobs}`: the schedules of the configuration on disk, with what the last gateway left of them.
+    ///
+    /// # Errors
+    /// The file can't be read.
+    pub(crate) async fn schedules(&self, generation: &Generation, plugin: Option<&str>) -> Result<Value, Error> {
+        let jobs = schedules::schedules(&self.readers, generation, plugin).await.map_err(Error::ledger)?;
+        Ok(json!({"jobs": to_value(&jobs)?}))
+    }
+
+    /// One of them with its ticks.
+    ///
+    /// # Errors
+    /// There is none of that name, or the file can't be read.
+    pub(crate) async fn explanation(&self, generation: &Generation, plugin: &str, id: &str) -> Result<Value, Error> {
+        let Some(schedule) = generation.schedules.get(plugin, id) else {
+            let hint = "`ductile schedule list` lists the schedules of the configuration on disk";
+            return Err(Error::Failed(format!("plugin {plugin:?} has no schedule {id:?}\n  {hint}")));
+        };
+        let told = schedules::explain(&self.readers, generation, schedule, chrono::Utc::now()).await;
+        to_value(&told.map_err(Error::ledger)?)
+    }
+
+    /// `{breakers, transitions}`.
+    ///
+    /// # Errors
+    /// The file can't be read.
+    pub(crate) async fn breakers(&self, generation: &Generation, plugin: Option<&str>) -> Result<Value, Error> {
+        let told = schedules::breakers(&self.readers, generation, plugin, TRANSITIONS).await;
+        to_value(&told.map_err(Error::ledger)?)
     }
 
     /// The configuration that was put in force last: its row of `config_snapshots`.

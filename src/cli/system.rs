@@ -1,5 +1,6 @@
 //! `ductile system ...`: the gateway itself.
 
+mod breakers;
 mod doctor;
 mod migrate;
 mod reload;
@@ -7,6 +8,7 @@ mod selfcheck;
 mod start;
 mod status;
 mod stop;
+mod storage;
 pub(crate) mod tree;
 
 use ductile_domain::version::Build;
@@ -28,6 +30,7 @@ pub(crate) fn run(action: System, global: &Global, build: Build, report: &mut Re
         System::Start => return start::run(global, build),
         System::Stop(args) => block_on(stop::run(&args, global, report))?,
         System::Status => block_on(status::run(global, report))?,
+        System::Storage => block_on(storage::run(global, report))?,
         System::Selfcheck => block_on(selfcheck::run(global, report))?,
         System::Doctor(args) => block_on(doctor::run(&args, global, report))?,
         System::Tree(args) => block_on(tree::run(&args, connect(global, report)?, report))?,
@@ -35,6 +38,8 @@ pub(crate) fn run(action: System, global: &Global, build: Build, report: &mut Re
         System::Resume(dry) => block_on(set_dispatch(true, dry, global, report))?,
         System::Reload(args) => block_on(reload::run(&args, global, report))?,
         System::Restart(args) => block_on(restart(&args, global, report))?,
+        System::Breaker(args) => block_on(breakers::list(&args, global, report))?,
+        System::Reset(args) => block_on(breakers::reset(&args, global, report))?,
         System::Demo(args) => block_on(crate::demo::run(&args, report))?,
         System::Migrate(dry) => block_on(migrate::run(dry, global, report))?,
     }

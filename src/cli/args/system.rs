@@ -20,6 +20,11 @@ pub(crate) enum System {
     /// Health, process, database and counts; works on the database file when no gateway runs
     #[command(after_help = "Examples:\n  ductile system status\n  ductile system status --json | jq .status")]
     Status,
+    /// Sizes of the database and its tables, growth, retention, and the space that is free beside it
+    #[command(
+        after_help = "Examples:\n  ductile system storage\n  ductile system storage --json | jq '.tables[] | {table, bytes}'\n\nReads the database file when no gateway runs."
+    )]
+    Storage,
     /// Six checks of configuration, lock and database that change nothing; exit 1 when one fails
     #[command(
         after_help = "Examples:\n  ductile system selfcheck\n  ductile system selfcheck --json | jq -r '.[] | select(.status == \"fail\") | .id'\n\nWhile a gateway runs its database is left alone and the last three checks are skipped."
@@ -51,6 +56,14 @@ pub(crate) enum System {
         after_help = "Example:\n  ductile system restart root/policy_sup/router\n\nPaths are those of `ductile system tree --json`."
     )]
     Restart(SystemRestart),
+    /// The circuit breakers of scheduled commands: their states and what they did
+    #[command(
+        after_help = "Examples:\n  ductile system breaker\n  ductile system breaker echo --json | jq '.breakers[] | select(.state != \"closed\")'"
+    )]
+    Breaker(SystemBreaker),
+    /// Close the circuit breakers of a plugin, so that its schedules fire again
+    #[command(after_help = "Example:\n  ductile system reset echo")]
+    Reset(SystemReset),
     /// Start a gateway in a fresh directory, run jobs, break things, and show that nothing was lost
     #[command(
         after_help = "Examples:\n  ductile system demo\n  ductile system demo --keep     leave the gateway running"
@@ -108,6 +121,25 @@ pub(crate) struct SystemRestart {
     /// Path of the actor, such as root/policy_sup/router
     #[arg(value_name = "ACTOR")]
     pub path: String,
+    /// Say what would be done, and change nothing
+    #[command(flatten)]
+    pub dry: DryRun,
+}
+
+/// `ductile system breaker`
+#[derive(Debug, Args)]
+pub(crate) struct SystemBreaker {
+    /// Plugin or alias; without it all
+    #[arg(value_name = "PLUGIN")]
+    pub plugin: Option<String>,
+}
+
+/// `ductile system reset`
+#[derive(Debug, Args)]
+pub(crate) struct SystemReset {
+    /// Plugin or alias
+    #[arg(value_name = "PLUGIN")]
+    pub plugin: String,
     /// Say what would be done, and change nothing
     #[command(flatten)]
     pub dry: DryRun,

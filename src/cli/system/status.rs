@@ -8,6 +8,7 @@ use crate::error::Error;
 use crate::instance::{Instance, Lock};
 use crate::offline::Offline;
 use crate::report::{Report, Style};
+use crate::schedule::{breaker_text, of_status};
 use crate::tree_view::span;
 
 /// Asks the gateway, or reads the database when none runs.
@@ -103,6 +104,12 @@ fn print(status: &Value, report: &mut Report) {
         "plugins",
         &format!("{} loaded, {} with an open circuit", text("plugins_loaded"), text("plugins_circuit_open")),
     );
+    for breaker in status["open_breakers"].as_array().into_iter().flatten() {
+        let text = |key: &str| breaker[key].as_str().unwrap_or("?");
+        let (plugin, state) = (text("plugin"), text("state"));
+        let told = format!("{plugin} {}: {}; `ductile system reset {plugin}`", text("command"), breaker_text(breaker));
+        report.field_styled("breaker", &told, of_status(state));
+    }
     let unhealthy: Vec<&str> =
         status["unhealthy_plugins"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
     if !unhealthy.is_empty() {

@@ -9,10 +9,13 @@ use tokio::task::JoinSet;
 use super::Finding;
 use crate::client::{Client, encode};
 use crate::error::Error;
+use crate::schedule::breaker_text;
 use crate::tree_view::span;
 
 /// A job that has waited longer than this is worth a look.
 const LONG_WAIT: Duration = Duration::from_secs(10 * 60);
+/// A tick that is overdue by more than this did not happen. Those that catch up stand before the one that is told.
+const LONG_SILENCE: Duration = Duration::from_secs(2 * 60);
 /// What a plugin's `health` gets, beside the time in the queue.
 const HEALTH: Duration = Duration::from_secs(15);
 /// How often a job of it is looked at: an attempt that failed and waits for its retry is answer enough.
@@ -37,6 +40,7 @@ pub(super) async fn look(client: &Client, on_disk: Option<&str>, runs_health: bo
         findings.push(Finding::warn("dispatch", "paused: no job is taken from the queue", "`ductile system resume`"));
     }
     findings.push(breakers(&status));
+    findings.push(asked(client, "/scheduler/jobs", "schedules", schedules).await);
     findings.push(asked(client, "/analytics/queue", "queue", queue).await);
     findings.push(asked(client, "/analytics/summary", "ended_jobs", ended).await);
     findings.push(asked(client, "/system/tree", "supervision", supervision).await);
@@ -66,10 +70,55 @@ fn gateway(status: &Value) -> Finding {
 }
 
 fn breakers(status: &Value) -> Finding {
-    match status["plugins_circuit_open"].as_u64().unwrap_or(0) {
-        0 => Finding::ok("breakers", "none is open"),
-        open => Finding::warn("breakers", format!("{open} open"), "`ductile job logs --status failed` says why"),
+    let open: Vec<String> = status["open_breakers"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|breaker| {
+            let text = |key: &str| breaker[key].as_str().unwrap_or("?");
+            format!("{} {}: {}", text("plugin"), text("command"), breaker_text(breaker))
+        })
+        .collect();
+    match open.is_empty() {
+        true => Finding::ok("breakers", "none is open"),
+        false => Finding::warn(
+            "breakers",
+            open.join(", "),
+            "`ductile job logs --status failed` says why; `ductile system reset PLUGIN` closes it",
+        ),
     }
+}
+
+/// Schedules that do not fire: paused, unreadable, or without the tick that was due.
+fn schedules(answer: &Value) -> Finding {
+    let jobs = answer["jobs"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let named = |is_meant: &dyn Fn(&Value) -> bool| {
+        let meant = jobs.iter().filter(|job| is_meant(job));
+        let text = |job: &Value, key: &str| job[key].as_str().unwrap_or("?").to_owned();
+        meant.map(|job| format!("{} {}", text(job, "plugin"), text(job, "schedule_id"))).collect::<Vec<_>>().join(", ")
+    };
+    let silent = named(&|job| job["status"] == "active" && is_silent(job));
+    let invalid = named(&|job| job["status"] == "paused_invalid");
+    let paused = named(&|job| job["status"] == "paused_manual");
+    let active = jobs.iter().filter(|job| job["status"] == "active").count();
+    let mut told = Vec::new();
+    for (what, names) in [("silent", &silent), ("can't be read", &invalid), ("paused by an operator", &paused)] {
+        if !names.is_empty() {
+            told.push(format!("{what}: {names}"));
+        }
+    }
+    let hint = "`ductile schedule explain PLUGIN SCHEDULE` says why";
+    match (silent.is_empty(), told.is_empty()) {
+        (false, _) => Finding::fail("schedules", told.join("; "), hint),
+        (true, false) => Finding::warn("schedules", told.join("; "), hint),
+        (true, true) => Finding::ok("schedules", format!("{active} active, {} in all", jobs.len())),
+    }
+}
+
+/// True when its tick is long overdue, or none is expected.
+fn is_silent(job: &Value) -> bool {
+    let due = job["next_run_at"].as_str().and_then(time::parse);
+    due.is_none_or(|due| (chrono::Utc::now() - due).to_std().is_ok_and(|late| late > LONG_SILENCE))
 }
 
 fn queue(queue: &Value) -> Finding {
@@ -209,6 +258,30 @@ mod tests {
             queue(&json!({"queued": queued, "awaiting_retry": awaiting, "running": 0, "oldest_queued_at": old})).status
         };
         assert_eq!((at(2, 0), at(2, 2), at(0, 0)), (Level::Warn, Level::Ok, Level::Ok));
+    }
+
+    /// BRK-11.
+    #[test]
+    fn a_schedule_that_does_not_fire_is_named() {
+        let job = |id: &str, status: &str, next: Option<&str>| json!({"plugin": "p", "schedule_id": id, "status": status, "next_run_at": next});
+        let (past, future) = (Some("2020-01-01T00:00:00Z"), Some("2999-01-01T00:00:00Z"));
+        let look = |jobs: &[Value]| {
+            let found = schedules(&json!({ "jobs": jobs }));
+            (found.status, found.detail)
+        };
+        assert_eq!(
+            look(&[job("a", "active", future), job("b", "exhausted", None)]),
+            (Level::Ok, "1 active, 2 in all".to_owned())
+        );
+        for next in [past, None] {
+            assert_eq!(look(&[job("a", "active", next)]), (Level::Fail, "silent: p a".to_owned()));
+        }
+        let told =
+            look(&[job("a", "paused_manual", past), job("b", "paused_invalid", None), job("c", "active", future)]);
+        assert_eq!(told, (Level::Warn, "can't be read: p b; paused by an operator: p a".to_owned()));
+        let open = json!({"open_breakers": [{"plugin": "p", "command": "poll", "state": "open", "failure_count": 3, "threshold": 3}]});
+        assert_eq!(breakers(&open).detail, "p poll: open, 3 of 3 failures in a row");
+        assert_eq!(breakers(&json!({"open_breakers": []})).status, Level::Ok);
     }
 
     #[test]
