@@ -14,6 +14,7 @@ use ductile_domain::outcome::{AttemptStatus, EmittedEvent, Outcome, Timing, Usag
 use ductile_domain::pipeline::Pipelines;
 use ductile_domain::plan::{Plan, plan};
 use ductile_domain::problem::Problem;
+use ductile_domain::retry::RetryPolicy;
 use ductile_domain::time::{self, Timestamp};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
@@ -44,7 +45,14 @@ pub(crate) fn counter() -> impl FnMut() -> Uuid {
 }
 
 fn entry(enabled: bool, uses: Option<&str>, notify: NotifyOnComplete) -> PluginEntry {
-    PluginEntry { enabled, uses: uses.map(str::to_owned), notify_on_complete: notify, ..PluginEntry::default() }
+    PluginEntry {
+        enabled,
+        uses: uses.map(str::to_owned),
+        config: json!({"limit": 5, "token": "canary"}).as_object().cloned().expect("an object"),
+        retry: RetryPolicy { max_attempts: 3, ..RetryPolicy::default() },
+        notify_on_complete: notify,
+        ..PluginEntry::default()
+    }
 }
 
 /// `a` to `f` (which fire no hooks), `root` and `chain` (which do), alias `a.poll`, `off`, which is disabled and fires hooks,
