@@ -234,6 +234,9 @@ pub(crate) fn finished(shared: &Shared, job: &Announced, finished: &Finished) {
         }
         job.say(shared, kind, Some(transition.id), more);
     }
+    if finished.is_quarantined {
+        quarantined(shared, job, finished);
+    }
     born(shared, Some(job.job), &finished.born);
     if let Some(event) = &finished.breaker {
         schedules::breaker(shared, event);
@@ -246,6 +249,14 @@ pub(crate) fn finished(shared: &Shared, job: &Announced, finished: &Finished) {
         shared.families.ended(job.job, || followers(finished));
         shared.waiters.ended(job.job);
     }
+}
+
+/// A job died because its attempts kept ending abnormally.
+fn quarantined(shared: &Shared, job: &Announced, finished: &Finished) {
+    let last = finished.transitions.last();
+    let reason = last.and_then(|transition| transition.reason.as_deref()).unwrap_or_default();
+    tracing::error!(component = "job", plugin = %job.plugin, job_id = %job.job, "{reason}");
+    job.say(shared, "job.quarantined", last.map(|transition| transition.id), vec![("reason", reason.into())]);
 }
 
 /// The jobs that an end has caused.

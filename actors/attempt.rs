@@ -11,7 +11,7 @@ use ductile_domain::generation::Generation;
 use ductile_domain::job::ClaimedJob;
 use ductile_ledger::Claimed;
 use ductile_otp::Slot;
-use ductile_plugin::{Handle, Invocation, Limits};
+use ductile_plugin::{Bounds, Handle, Invocation, Limits};
 use ductile_plugin::{environment, protocol};
 use tokio::sync::oneshot;
 
@@ -165,6 +165,7 @@ impl Process {
             stdin,
             deadline,
             limits: Limits::default(),
+            bounds: Bounds::of(&plugin.limits, job.memory_tier),
         };
         let (fence, ledger) = (job.fence, shared.addresses.ledger.clone());
         let on_alive = move |pid, pid_start| {

@@ -69,8 +69,11 @@ pub(crate) fn finish_with(args: &JobArgs, mut outcome: Outcome, plan: Plan) -> A
     } else if let Some(dropped) = plan.dropped.first() {
         outcome.error = Some(announce::why_dropped(dropped));
     }
-    let policy = generation.catalog.get(&job.plugin).map_or_else(RetryPolicy::default, |p| p.retry);
+    let plugin = generation.catalog.get(&job.plugin);
+    let policy = plugin.map_or_else(RetryPolicy::default, |p| p.retry);
     let ending = retry::decide(&outcome, job.attempt, job.max_attempts, &policy, announce::fraction(job.fence));
+    let tiers = plugin.map_or(0, |p| p.limits.tiers.len());
+    let ending = retry::with_more_memory(ending, &outcome, job.memory_tier, tiers);
     Arc::new(Finish { fence: job.fence, outcome, ending, plan, is_awaited: false })
 }
 

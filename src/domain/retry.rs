@@ -155,9 +155,8 @@ mod tests {
     fn an_attempt_without_memory_gets_the_next_size_once() {
         let policy = RetryPolicy::default();
         let outcome = failed(Cause::OutOfMemory);
-        let decided = |attempt, tier, tiers| {
-            with_more_memory(decide(&outcome, attempt, 4, &policy, 0.0), &outcome, tier, tiers)
-        };
+        let decided =
+            |attempt, tier, tiers| with_more_memory(decide(&outcome, attempt, 4, &policy, 0.0), &outcome, tier, tiers);
         assert!(matches!(decided(1, 0, 3), Ending::RetryLarger { tier: 1, .. }));
         assert!(matches!(decided(2, 0, 1), Ending::RetryLarger { tier: 1, .. }), "other troubles came before");
         for (attempt, tiers) in [(2, 3), (2, 1), (4, 3)] {

@@ -28,9 +28,9 @@ pub use ops::{
 pub use readers::{
     AttemptRow, BranchRow, BreakerRow, BreakerTransitionRow, ContextRow, Counts, FAMILY_LIMIT, FactFilter, FactRow,
     Family, FamilyRow, FamilyTiming, Growth, JobFilter, JobRow, JoinRow, LINEAGE_LIMIT, LogFilter, LogRow, Page,
-    PipelineActivity, PluginCounts, Progress, QueuedPlugin, RESULT_BUDGET, Readers, RecordedJob, RunningRow,
-    STOPWATCH_LIMIT, SilentRow, SnapshotRow, StatusCount, StopwatchRow, Storage, TableSize, TickFilter, TickRow,
-    TransitionRow, Waiting, free_space,
+    PipelineActivity, PluginCounts, Progress, QuarantineRow, QueuedPlugin, RESULT_BUDGET, Readers, RecordedJob,
+    RunningRow, STOPWATCH_LIMIT, SilentRow, SnapshotRow, StatusCount, StopwatchRow, Storage, TableSize, TickFilter,
+    TickRow, TransitionRow, Waiting, free_space,
 };
 pub use schedules::{Arrangement, BreakerEvent, Due, Ended, Entry, Ticked};
 pub use schema::{APPLICATION_ID, VERSION};

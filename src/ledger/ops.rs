@@ -148,6 +148,8 @@ pub struct Finished {
     pub born: Vec<Born>,
     /// What its end did to the breaker of its plugin and command.
     pub breaker: Option<BreakerEvent>,
+    /// The job is `dead` because its attempts kept ending abnormally; its bundle is written.
+    pub is_quarantined: bool,
 }
 
 impl Finished {
@@ -161,6 +163,7 @@ impl Finished {
             children: Vec::new(),
             born: Vec::new(),
             breaker: None,
+            is_quarantined: false,
         }
     }
 }

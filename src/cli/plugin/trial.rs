@@ -18,7 +18,7 @@ use ductile_domain::problem::Problem;
 use ductile_domain::retry::{self, Ending};
 use ductile_domain::time;
 use ductile_plugin::outcome::{LARGEST_STATE, judge};
-use ductile_plugin::{End, Invocation, Limits, Runner, environment, protocol};
+use ductile_plugin::{Bounds, End, Invocation, Limits, Runner, environment, protocol};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
@@ -206,6 +206,7 @@ impl Bench {
             stdin,
             deadline,
             limits: Limits::default(),
+            bounds: Bounds::of(&self.plugin.limits, job.memory_tier),
         };
         let mut run = self.runner.start(invocation, |_, _| {});
         let exited = tokio::select! {
@@ -267,7 +268,9 @@ impl Bench {
         let plan = plan::plan(&self.generation, job, outcome, outcome.ended_at, &mut uuid::Uuid::now_v7);
         self.keep_state(&plan, &mut warnings);
         let retry = match &ending {
-            Ending::Retry { due } | Ending::RetryLarger { due, .. } => json!({"after_ms": (*due - outcome.ended_at).num_milliseconds()}),
+            Ending::Retry { due } | Ending::RetryLarger { due, .. } => {
+                json!({"after_ms": (*due - outcome.ended_at).num_milliseconds()})
+            }
             _ => Value::Null,
         };
         let answer: Value = outcome.result.as_deref().and_then(|t| serde_json::from_str(t).ok()).unwrap_or_default();

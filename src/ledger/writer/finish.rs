@@ -28,8 +28,8 @@ const LOG: &str = "INSERT INTO job_log (id, job_id, plugin, command, status, res
         q.enqueued_config_snapshot_id, q.started_config_snapshot_id, iif(?7, q.payload, NULL), q.requested_by
     FROM job_queue q WHERE q.rowid = ?1";
 const ATTEMPT: &str = "INSERT INTO job_attempts (job_id, attempt, created_at, status, cause, exit_code, signal, error,
-        started_at, completed_at, config_snapshot_id)
-    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)";
+        started_at, completed_at, config_snapshot_id, cpu_ms, peak_memory)
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)";
 const STOPWATCH: &str = "INSERT INTO job_stopwatch (job_id, plugin, attempt, enter_wall_ns, exit_wall_ns, dur_ns,
         runtime_pre_ns, runtime_post_ns, status, subs_json, recorded_at)
     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)";
@@ -45,11 +45,12 @@ const END: &str = "UPDATE job_queue SET status = ?2, completed_at = ?3, last_err
 const QUEUE_AGAIN: &str = "UPDATE job_queue SET status = 'queued', attempt = attempt + 1, started_at = NULL,
     next_retry_at = ?2, last_error = ?3, finished_claim_no = ?4, boot_id = NULL, pid = NULL, pid_start = NULL
     WHERE rowid = ?1";
+const GROW: &str = "UPDATE job_queue SET memory_tier = ?2 WHERE rowid = ?1";
 const GIVE_BACK: &str = "UPDATE job_queue SET status = 'queued', started_at = NULL, next_retry_at = ?2,
     finished_claim_no = ?3, boot_id = NULL, pid = NULL, pid_start = NULL WHERE rowid = ?1";
 
 #[cfg(test)]
-pub(super) const ALL: &[&str] = &[FIND, LOG, ATTEMPT, STOPWATCH, STOPWATCH_OF_STEP, END, QUEUE_AGAIN, GIVE_BACK];
+pub(super) const ALL: &[&str] = &[FIND, LOG, ATTEMPT, STOPWATCH, STOPWATCH_OF_STEP, END, QUEUE_AGAIN, GROW, GIVE_BACK];
 
 /// The row that an end is about.
 pub(super) struct Found {
@@ -143,7 +144,11 @@ impl Transaction<'_> {
             return Ok(Err(refused));
         }
         let children = self.carry_out(&finish.plan, &job)?;
-        let next = Next::of(finish, found.cancellation());
+        let mut next = Next::of(finish, found.cancellation());
+        if next.may_be_quarantined(finish) && !found.is_cancelled {
+            next.quarantine = self.quarantine_reason(fence.job, &job, outcome)?;
+        }
+        let next = next.quarantined();
         let attempt_status = outcome.status.as_str();
         let ended_at = time::format(outcome.ended_at);
         let is_last = next.status.is_terminal();
@@ -169,6 +174,8 @@ impl Transaction<'_> {
             found.started_at,
             ended_at,
             found.snapshot,
+            outcome.usage.cpu.and_then(|cpu| i64::try_from(cpu.as_millis()).ok()),
+            outcome.usage.peak_memory.and_then(|bytes| i64::try_from(bytes).ok()),
         ])?;
         let timing = &outcome.timing;
         if timing.enter_wall_ns > 0 {
@@ -199,16 +206,23 @@ impl Transaction<'_> {
             let to = next.status.as_str();
             transitions.push(self.transition(fence.job, Some(attempt_status), to, next.reason, found.attempt)?);
         }
+        if let Some(reason) = &next.quarantine {
+            self.quarantine(found.row, reason)?;
+        }
         if is_last {
-            let end = params![found.row, next.status.as_str(), ended_at, next.error, fence.claim_no];
+            let error = next.quarantine.as_deref().or(next.error.as_deref());
+            let end = params![found.row, next.status.as_str(), ended_at, error, fence.claim_no];
             self.conn.prepare_cached(END)?.execute(end)?;
             // a success may have a text too, about what became of its events
-            let trouble = next.error.as_deref().filter(|_| outcome.status != AttemptStatus::Succeeded);
+            let trouble = error.filter(|_| outcome.status != AttemptStatus::Succeeded);
             self.settle_init(&found.plugin, &found.command, &job, trouble, result.as_deref())?;
-            self.gone(&found.gone(fence.job, next.status, next.error.as_deref()))?;
+            self.gone(&found.gone(fence.job, next.status, error))?;
         } else {
             let due = next.due.map(time::format);
             self.conn.prepare_cached(QUEUE_AGAIN)?.execute(params![found.row, due, next.error, fence.claim_no])?;
+            if let Ending::RetryLarger { tier, .. } = finish.ending {
+                self.conn.prepare_cached(GROW)?.execute(params![found.row, tier])?;
+            }
             self.ready.push(candidate(found.row, fence.job, &found.plugin, next.due));
         }
         let breaker = match &found.schedule {
@@ -216,7 +230,8 @@ impl Transaction<'_> {
             _ => None,
         };
         let born = self.settle(Some(fence.job))?;
-        Ok(Ok(Finished { children, born, breaker, ..applied(next.status, next.due, transitions) }))
+        let is_quarantined = next.quarantine.is_some();
+        Ok(Ok(Finished { children, born, breaker, is_quarantined, ..applied(next.status, next.due, transitions) }))
     }
 
     /// What the last end of a job that a schedule asked for says about the schedule and about the breaker.
@@ -290,6 +305,8 @@ struct Next<'a> {
     /// Why it becomes something else than its attempt.
     reason: Option<String>,
     error: Option<std::borrow::Cow<'a, str>>,
+    /// Why it is quarantined; then that is why it becomes `dead`.
+    quarantine: Option<String>,
 }
 
 impl<'a> Next<'a> {
@@ -299,7 +316,8 @@ impl<'a> Next<'a> {
         let (status, due, reason) = match (&finish.ending, cancellation) {
             (Ending::Retry { .. } | Ending::RetryLarger { .. }, Some(text)) => {
                 let reason = Some(text.clone());
-                return Self { status: JobStatus::Dead, due: None, reason, error: Some(text.into()) };
+                let error = Some(text.into());
+                return Self { status: JobStatus::Dead, due: None, reason, error, quarantine: None };
             }
             (Ending::Retry { due } | Ending::RetryLarger { due, .. }, None) => {
                 (JobStatus::Queued, Some(*due), Some(format!("retrying: due {}", time::format(*due))))
@@ -309,7 +327,21 @@ impl<'a> Next<'a> {
             (Ending::Skipped, _) => (JobStatus::Skipped, None, None),
             (Ending::Failed, _) => (JobStatus::Failed, None, None),
         };
-        Self { status, due, reason, error }
+        Self { status, due, reason, error, quarantine: None }
+    }
+
+    /// Only what would be tried again, or was tried too often: a job that has failed has a reason of its own.
+    fn may_be_quarantined(&self, finish: &Finish) -> bool {
+        self.status == JobStatus::Queued || self.status == JobStatus::Dead && finish.ending == Ending::Dead
+    }
+
+    /// A quarantined job is dead, whatever was planned for it.
+    fn quarantined(mut self) -> Self {
+        if let Some(reason) = &self.quarantine {
+            (self.status, self.due) = (JobStatus::Dead, None);
+            self.reason = Some(shorten(reason).to_owned());
+        }
+        self
     }
 }
 

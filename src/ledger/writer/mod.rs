@@ -18,6 +18,7 @@ mod init;
 mod join;
 mod memory;
 mod prune;
+mod quarantine;
 mod store;
 mod thread;
 mod tick;

@@ -123,7 +123,9 @@ impl<'a> Transaction<'a> {
 
 #[cfg(test)]
 mod tests {
-    use crate::writer::{breaker, cancel, claim, context, enqueue, entry, finish, hook, init, join, memory, tick};
+    use crate::writer::{
+        breaker, cancel, claim, context, enqueue, entry, finish, hook, init, join, memory, quarantine, tick,
+    };
 
     /// The writer's cost must not grow with history: no statement of a batch walks over a table.
     #[test]
@@ -131,7 +133,8 @@ mod tests {
         let conn = rusqlite::Connection::open_in_memory().expect("a database in memory");
         conn.execute_batch(crate::schema::BASELINE).expect("the schema is valid");
         let pipelines = [context::ALL, hook::ALL, join::ALL].concat();
-        let plain = [cancel::ALL, claim::ALL, enqueue::ALL, finish::ALL, init::ALL, memory::ALL].concat();
+        let plain =
+            [cancel::ALL, claim::ALL, enqueue::ALL, finish::ALL, init::ALL, memory::ALL, quarantine::ALL].concat();
         let schedules = [breaker::ALL, entry::ALL, tick::ALL].concat();
         let all = [plain, pipelines, schedules, vec![super::RECORD_SPAWN]].concat();
         let mut seen = 0;
