@@ -133,6 +133,8 @@ async fn a_tick_that_was_taken_back_is_expected_again() {
 #[tokio::test]
 async fn the_instants_of_a_run_have_ended_with_it() {
     let bed = Bed::new().await;
+    // the first of them is one that was expected
+    bed.arrange(arrangement("default", &[bed.minute(0)])).await;
     let run =
         Ended { last: Some((bed.minute(4), 5)), ..ended(bed.minute(0), TickStatus::Missed, TickReason::GatewayDown) };
     let single = ended(bed.minute(7), TickStatus::Missed, TickReason::GatewayDown);

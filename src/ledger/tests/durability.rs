@@ -8,9 +8,11 @@ use std::process::Command;
 
 use ductile_domain::config::Durability;
 use ductile_domain::ids::BootId;
+use ductile_domain::outcome::Cause;
 use ductile_domain::retry::Ending;
 use ductile_ledger::{CommitFeed, OpenOptions, open};
-use support::{finish, new_job, succeeded};
+use support::schedules::{arrangement, due};
+use support::{failed, finish, new_job, succeeded};
 use uuid::Uuid;
 
 const DIRECTORY: &str = "LEDGER_SYNC_DIRECTORY";
@@ -44,6 +46,22 @@ fn worker() {
             end.is_awaited = awaited;
             ledger.writer.finish(end).await.expect("finished");
         }
+        say("arrange");
+        let at = chrono::Utc::now();
+        ledger.writer.arrange(vec![arrangement("default", &[at])]).await.expect("arranged");
+        say("tick");
+        ledger.writer.tick(vec![due("default", at)], 1).await.expect("answered");
+        say("claim");
+        let candidates = feed.drain().candidates.into_iter().map(|c| (c, 9)).collect();
+        let request = ductile_domain::job::ClaimRequest { boot, candidates, max_running: 9, snapshot: None };
+        let fence = ledger.writer.claim(request).await.expect("claimed").claimed[0].job.fence;
+        say("finish");
+        let end = finish(fence, failed(Cause::ExitConfig, at), Ending::Failed);
+        ledger.writer.finish(end).await.expect("finished");
+        say("pause");
+        ledger.writer.pause_schedules("echo".into(), None, true).await.expect("paused");
+        say("reset");
+        ledger.writer.reset_breaker("echo".into()).await.expect("reset");
         say("cancel-of-nothing");
         ledger.writer.cancel(Uuid::now_v7().into(), "x".into(), "x".into()).await.expect("answered");
         say("over");
@@ -65,8 +83,24 @@ fn a_sync_precedes_exactly_the_answers_that_need_one() {
         return;
     }
     for (durability, synced) in [
-        ("accepted", &["enqueue", "awaited-finish", "enqueue"][..]),
-        ("full", &["enqueue", "claim", "finish", "enqueue", "claim", "awaited-finish"]),
+        ("accepted", &["enqueue", "awaited-finish", "enqueue", "tick", "pause", "reset"][..]),
+        (
+            "full",
+            &[
+                "enqueue",
+                "claim",
+                "finish",
+                "enqueue",
+                "claim",
+                "awaited-finish",
+                "arrange",
+                "tick",
+                "claim",
+                "finish",
+                "pause",
+                "reset",
+            ],
+        ),
         ("normal", &[]),
     ] {
         let dir = tempfile::tempdir().expect("a directory");

@@ -13,8 +13,10 @@ use ductile_domain::manifest::{Command, CommandType, Manifest};
 use ductile_domain::outcome::{Cause, Outcome};
 use ductile_domain::pipeline::Pipelines;
 use ductile_domain::retry::Ending;
-use ductile_ledger::{Born, Cancelled, Snapshot, Verdict};
+use ductile_domain::schedule::IfRunning;
+use ductile_ledger::{Born, Cancelled, Due, Snapshot, Ticked, Verdict};
 use serde_json::{Value, json};
+use support::schedules::due;
 use support::{Bed, failed, finish, new_job, retry_in, succeeded};
 
 /// `hooked` and `chain` fire hooks, `plain` does not; `notify` is what they start.
@@ -108,6 +110,8 @@ enum Way {
     Die,
     TimeOut,
     CancelQueued,
+    /// By a tick that takes its place.
+    Supersede,
     GiveBackCancelled,
     Bury,
     Crash,
@@ -116,7 +120,7 @@ enum Way {
 /// PIP-44, PIP-45, PIP-47, core.md: every way to end fires its signals with the end, and what they start is told.
 #[tokio::test]
 async fn every_way_to_end_fires_hooks() {
-    use Way::{Bury, CancelQueued, Crash, Die, Fail, GiveBackCancelled, Succeed, TimeOut};
+    use Way::{Bury, CancelQueued, Crash, Die, Fail, GiveBackCancelled, Succeed, Supersede, TimeOut};
     let hooks = on_each_signal();
     for (way, expected) in [
         (Succeed, vec!["job.completed"]),
@@ -124,15 +128,18 @@ async fn every_way_to_end_fires_hooks() {
         (Die, vec!["job.completed", "job.dead", "job.failed"]),
         (TimeOut, vec!["job.completed", "job.dead", "job.timed_out"]),
         (CancelQueued, vec!["job.completed", "job.dead"]),
+        (Supersede, vec!["job.completed", "job.dead"]),
         (GiveBackCancelled, vec!["job.completed", "job.dead"]),
         (Bury, vec!["job.completed", "job.dead"]),
         (Crash, vec!["job.completed", "job.dead", "job.failed"]),
     ] {
         let mut bed = Bed::new().await;
         put_in_force(&bed, 1, &["hooked", "notify"], &hooks).await;
-        let new = NewJob { max_attempts: 1, ..new_job("hooked") };
+        let submitted_by = if matches!(way, Supersede) { "scheduler" } else { "api" };
+        let new = NewJob { max_attempts: 1, submitted_by, ..new_job("hooked") };
         let job = new.id;
         bed.enqueue(new).await;
+        let mut successor = None;
         let _ = bed.feed.drain();
         let writer = bed.ledger.writer.clone();
         let now = bed.hands.now();
@@ -152,6 +159,16 @@ async fn every_way_to_end_fires_hooks() {
                 Cancelled::Dead(buried) => buried.born,
                 other => panic!("{other:?}"),
             },
+            Supersede => {
+                let tick = due("default", now);
+                let next = NewJob { plugin: "hooked".into(), ..tick.job.clone() };
+                successor = Some(next.id);
+                let tick = Due { job: next, if_running: IfRunning::Cancel, ..tick };
+                match writer.tick(vec![tick], 1).await.expect("answered").remove(0) {
+                    Ticked::Fired { mut cancelled, .. } => cancelled.remove(0).born,
+                    other => panic!("{other:?}"),
+                }
+            }
             GiveBackCancelled => {
                 let claimed = bed.take(job).await;
                 writer.cancel(job, "x".into(), "x".into()).await.expect("answered");
@@ -170,7 +187,8 @@ async fn every_way_to_end_fires_hooks() {
         assert_eq!(signals(&bed, &born, job).await, expected, "{way:?}");
         if !matches!(way, Bury) {
             let told: Vec<_> = bed.feed.drain().candidates.iter().map(|c| c.job).collect();
-            assert_eq!(told, born.iter().map(|b| b.job).collect::<Vec<_>>(), "{way:?}: the queue is told");
+            let wanted: Vec<_> = born.iter().map(|b| b.job).chain(successor).collect();
+            assert_eq!(told, wanted, "{way:?}: the queue is told");
         }
         assert_eq!(bed.number("SELECT count(*) FROM job_queue WHERE plugin = 'notify'").await, born.len() as i64);
         bed.ledger.close().await;
