@@ -14,7 +14,7 @@ use crate::gateway::Gateway;
 const FOREGROUND: [&str; 2] = ["system start", "system demo"];
 
 /// A line for each command, without its flags for output. `{...}` is filled in.
-const SAMPLES: [(&str, &str); 44] = [
+const SAMPLES: [(&str, &str); 52] = [
     ("api", "/jobs"),
     ("config check", ""),
     ("config get", "service.name"),
@@ -45,11 +45,18 @@ const SAMPLES: [(&str, &str); 44] = [
     ("plugins", ""),
     ("queue", ""),
     ("run", "echo"),
+    ("schedule explain", "echo"),
+    ("schedule list", ""),
+    ("schedule pause", "echo"),
+    ("schedule resume", "echo default"),
+    ("schedule run", "echo"),
     ("status", ""),
+    ("system breaker", ""),
     ("system doctor", ""),
     ("system migrate", ""),
     ("system pause", ""),
     ("system reload", ""),
+    ("system reset", "echo"),
     ("system restart", "root/policy_sup/router"),
     ("system resume", ""),
     ("system selfcheck", ""),
@@ -100,7 +107,7 @@ fn files(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
 
 /// What a command could have changed in the ledger.
 fn record(gateway: &Gateway) -> Vec<String> {
-    ["job_queue", "job_transitions", "job_log", "config_snapshots", "plugin_facts"]
+    ["job_queue", "job_transitions", "job_log", "config_snapshots", "plugin_facts", "circuit_breaker_transitions"]
         .map(|table| gateway.sql_one(&format!("SELECT count(*) FROM {table}")))
         .to_vec()
 }
@@ -108,7 +115,7 @@ fn record(gateway: &Gateway) -> Vec<String> {
 /// CLI-02, CLI-04, CLI-06, CLI-35: for every command that the help lists.
 #[test]
 fn every_command_reads_as_json_or_says_what_it_would_do() {
-    let mut gateway = Gateway::new().plugin("echo").prepare();
+    let mut gateway = Gateway::new().plugin_with("echo", "    schedules: [{every: 30d}]\n").prepare();
     let config = gateway.path("config.yaml");
     let pipeline = "pipelines:\n  - name: greet\n    on: somebody.came\n    steps:\n      - uses: echo.poll\n";
     let whole = fs::read_to_string(&config).expect("a configuration") + pipeline;
