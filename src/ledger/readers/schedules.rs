@@ -123,7 +123,8 @@ macro_rules! taken_back {
     };
 }
 
-/// One row for each expected tick, and at least one for each entry.
+/// One row for each expected tick, and at least one for each entry. `+column` keeps the planner on the index of expected
+/// ticks: that of identities would walk over the history.
 const ENTRIES: &str = concat!(
     "SELECT e.plugin, e.schedule_id, e.command, e.status, e.reason, e.fingerprint, e.anchor_at, e.armed_by,
         e.last_fired_at, e.last_success_at, e.last_success_job_id, e.next_run_at,
@@ -134,7 +135,7 @@ const ENTRIES: &str = concat!(
     ") ORDER BY t.instant DESC LIMIT 1),
         x.instant, x.due_at
      FROM schedule_entries e LEFT JOIN schedule_ticks x ON x.plugin = e.plugin AND x.schedule_id = e.schedule_id
-        AND x.status = 'expected' AND x.fingerprint = e.fingerprint"
+        AND x.status = 'expected' AND +x.fingerprint = e.fingerprint"
 );
 
 /// Of each instant in `?4` the newest row that begins at or before it; a row may stand for several instants.
@@ -354,5 +355,27 @@ fn tick(row: &SqliteRow) -> TickRow {
         last_instant: row.get(10),
         created_at: row.get(11),
         ended_at: row.get(12),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A start reads every schedule; it must not read every tick.
+    #[test]
+    fn no_read_of_the_entries_walks_over_the_history() {
+        let conn = rusqlite::Connection::open_in_memory().expect("a database in memory");
+        conn.execute_batch(crate::schema::BASELINE).expect("the schema is valid");
+        for (sql, index) in [(ENTRIES, "schedule_ticks_expected_idx"), (ENDED, "schedule_ticks_identity_idx")] {
+            let mut explain = conn.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).expect("valid");
+            let nulls = vec![rusqlite::types::Null; explain.parameter_count()];
+            let steps = explain.query_map(rusqlite::params_from_iter(nulls), |row| row.get::<_, String>("detail"));
+            let steps: Vec<String> = steps.expect("explained").collect::<Result<_, _>>().expect("text");
+            assert!(steps.iter().any(|step| step.contains(index)), "{steps:?}");
+            assert!(!steps.iter().any(|step| step.starts_with("SCAN t") || step.starts_with("SCAN x")), "{steps:?}");
+            let walks = steps.iter().filter(|step| step.starts_with("SEARCH x") && !step.contains(index));
+            assert_eq!(walks.count(), 0, "{steps:?}");
+        }
     }
 }
