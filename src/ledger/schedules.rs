@@ -20,7 +20,8 @@ pub struct Arrangement {
     pub schedule: Arc<str>,
     /// What the schedule runs.
     pub command: Arc<str>,
-    /// Its state; [`EntryStatus::Active`] leaves a schedule paused that an operator has paused.
+    /// Its state. Whether it is active or paused by an operator is changed by [`crate::Writer::pause_schedules`] only, so
+    /// that what was read before a pause or a resume does not undo it; here, either means both for a row that exists.
     pub status: EntryStatus,
     /// Why, where the state needs a word.
     pub reason: Option<String>,

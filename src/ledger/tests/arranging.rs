@@ -194,6 +194,8 @@ async fn a_pause_survives_until_it_is_resumed() {
     };
     assert_eq!(status(&bed, "a").await, EntryStatus::PausedManual);
     assert_eq!(pause(&bed, Some("a"), false).await, ["a"]);
+    // as it was read before it was resumed
+    bed.arrange(Arrangement { status: EntryStatus::PausedManual, ..arrangement("a", &[bed.minute(2)]) }).await;
     assert_eq!((status(&bed, "a").await, status(&bed, "b").await), (EntryStatus::Active, EntryStatus::PausedManual));
     assert_eq!(status(&bed, "broken").await, EntryStatus::PausedInvalid);
     assert_eq!(pause(&bed, None, false).await, ["b"]);
@@ -221,7 +223,7 @@ async fn silent_schedules_are_found() {
     bed.ledger.close().await;
 }
 
-/// What a reload of many schedules costs the writer. Not judged: machines differ.
+/// What many schedules cost the writer. Not judged: machines differ.
 #[tokio::test]
 async fn two_hundred_are_arranged_together() {
     let bed = Bed::new().await;
@@ -237,6 +239,12 @@ async fn two_hundred_are_arranged_together() {
         bed.ledger.writer.arrange(many(from)).await.expect("arranged");
         println!("200 schedules, one missed tick each: {:?}", began.elapsed());
     }
+    let began = std::time::Instant::now();
+    let dues = (0..200)
+        .map(|n| Due { next: Some(expected(bed.minute(9))), ..queueing(&format!("schedule-{n}"), bed.minute(3)) });
+    let ticked = bed.ledger.writer.tick(dues.collect(), 1).await.expect("answered");
+    println!("200 ticks, each with its job and the next one: {:?}", began.elapsed());
+    assert_eq!(ticked.iter().map(fired).collect::<HashSet<_>>().len(), 200);
     assert_eq!(bed.number("SELECT count(*) FROM schedule_ticks WHERE status = 'expected'").await, 200);
     assert_eq!(bed.number("SELECT count(*) FROM schedule_ticks WHERE status = 'missed'").await, 600);
     assert_eq!(bed.ledger.readers.entries().await.expect("read").len(), 200);
