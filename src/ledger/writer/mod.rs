@@ -443,7 +443,8 @@ impl Writer {
     }
 
     /// Writes what is expected of schedules and what has ended without being fired, all in one transaction: to be called
-    /// with at most 200 at a time, since nothing else is written meanwhile. It may be repeated after a lost answer.
+    /// with at most 200 schedules and some 1,000 ticks at a time, since nothing else is written meanwhile. It may be
+    /// repeated after a lost answer.
     ///
     /// # Errors
     /// When nothing was committed.
@@ -453,7 +454,7 @@ impl Writer {
 
     /// Ends ticks that are due, in their order, each with its job or with the reason why there is none; each finds what
     /// those before it did. On disk before the answer (unless durability is `normal`). It may be repeated after a lost
-    /// answer: what has ended stays as it is.
+    /// answer: what has ended stays as it is. Nothing else is written meanwhile: at most some 100 at a time.
     ///
     /// # Errors
     /// When nothing was committed; [`WriteError::Outdated`] when `generation` is not the one in force. What concerns one
