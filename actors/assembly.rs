@@ -78,6 +78,16 @@ pub(crate) fn assemble(config: Config, warnings: Vec<Problem>, provenance: &Prov
     }
 }
 
+/// Tells whether a plugin is still what it was: over its entry's `config`, its manifest and its executable, as
+/// `config_snapshots` keeps it under `init`. `None` when it is not in the configuration or can't be loaded.
+#[must_use]
+pub fn fingerprint(config: &Config, catalog: &Catalog, plugin: &str) -> Option<String> {
+    let plugin = catalog.get(plugin)?;
+    let (manifest, dir, entrypoint) = (plugin.manifest.clone(), plugin.dir.clone(), plugin.entrypoint.clone());
+    let found = Discovered { manifest, dir, entrypoint };
+    Some(Print::of(config.plugins.get(&*plugin.name)?, Some(&found)).init)
+}
+
 impl Print {
     fn of(entry: &PluginEntry, found: Option<&Discovered>) -> Self {
         let config = serde_json::to_vec(&entry.config).unwrap_or_default();

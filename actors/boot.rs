@@ -21,7 +21,7 @@ use ductile_domain::problem::Problem;
 use ductile_domain::version::Build;
 use ductile_ledger::{Clock, CommitFeed, Ledger, OpenOptions};
 use ductile_otp::{ActorEvent, DynSupervisor, Exit, Intensity, Root, Tree};
-use ductile_plugin::Runner;
+use ductile_plugin::{Cgroups, Runner};
 use serde_json::{Map, Value};
 use tokio::sync::watch;
 
@@ -197,7 +197,12 @@ pub async fn boot(options: BootOptions) -> Result<Running, BootError> {
 
     let ring = EventRing::new(boot);
     let emit = ring.clone();
-    let runner = Runner::new(config.service.max_workers as usize);
+    let cgroups = Arc::new(Cgroups::look());
+    let swept = cgroups.sweep();
+    if swept > 0 {
+        tracing::warn!(component = "gateway", cgroups = swept, "ended what a former gateway had left in its cgroups");
+    }
+    let runner = Runner::with_cgroups(config.service.max_workers as usize, cgroups);
     let generation = Arc::new(Generation { no: 1, snapshot: Some(recorded.id), config, catalog, pipelines, schedules });
     let generations = Generations::default();
     generations.add(&generation);

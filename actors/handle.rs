@@ -6,7 +6,8 @@ use std::time::{Duration, SystemTime};
 
 use ductile_api::events::EventRing;
 use ductile_api::gateway::{
-    Cancelled, Gateway, GenerationUse, Health, PipelineStart, Refusal, Reloaded, Submission, Submitted, SyncPlace,
+    Cancelled, Gateway, GenerationUse, Health, LimitsLevel, PipelineStart, Refusal, Reloaded, Submission, Submitted,
+    SyncPlace,
 };
 use ductile_domain::generation::Generation;
 use ductile_domain::ids::{BootId, JobId};
@@ -262,6 +263,10 @@ impl Gateway for Handle {
             plugins_loaded: shared.generation().catalog.iter().filter(|p| p.is_runnable).count(),
             plugins_circuit_open: open.unwrap_or(0),
             paused: shared.flags.is_paused(),
+            limits: shared.runner.cgroups().map_or_else(LimitsLevel::default, |cgroups| LimitsLevel {
+                level: cgroups.level().as_str(),
+                reason: cgroups.why().map(str::to_owned),
+            }),
         }
     }
 

@@ -41,6 +41,7 @@ mod tree;
 mod waiters;
 mod wall;
 
+pub use assembly::fingerprint;
 pub use boot::{BootError, BootOptions, OnReload, Running, Signals, boot, control_socket};
 pub use handle::Handle;
 pub use run::run;

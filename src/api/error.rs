@@ -51,6 +51,7 @@ codes! {
     UnknownPipeline NOT_FOUND "unknown_pipeline" "No pipeline has that name.";
     UnknownSchedule NOT_FOUND "unknown_schedule" "The plugin has no schedule of that id.";
     UnknownJob NOT_FOUND "unknown_job" "The ledger holds no such job.";
+    NotQuarantined NOT_FOUND "not_quarantined" "The job was not quarantined, or what was kept of it is pruned.";
     UnknownActor NOT_FOUND "unknown_actor" "No actor has that path.";
     MethodNotAllowed METHOD_NOT_ALLOWED "method_not_allowed" "The path is served, but not with that method.";
     BodyTimeout REQUEST_TIMEOUT "body_timeout" "The body did not arrive in time.";

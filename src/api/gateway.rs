@@ -180,6 +180,25 @@ pub struct Health {
     pub plugins_circuit_open: u64,
     /// True while the operator has paused dispatch.
     pub paused: bool,
+    /// How plugins' limits are held.
+    pub limits: LimitsLevel,
+}
+
+/// How the limits of plugins are held on this machine.
+#[derive(Debug, Clone, Serialize)]
+pub struct LimitsLevel {
+    /// `cgroup`, `cgroup_kill_only` or `rlimits`.
+    pub level: &'static str,
+    /// Why it is no better one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+impl Default for LimitsLevel {
+    /// Each process by itself.
+    fn default() -> Self {
+        Self { level: "rlimits", reason: None }
+    }
 }
 
 /// The gateway as its doors see it. Futures end within the deadline that the implementation sets.

@@ -15,7 +15,9 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub(crate) use api::Api;
 pub(crate) use config::{Config, ConfigCheck, ConfigGet, ConfigInit, ConfigShow};
-pub(crate) use job::{FlatLogs, Job, JobCancel, JobInspect, JobList, JobLogs, JobReplay, JobTree, JobWait, LogFilter};
+pub(crate) use job::{
+    FlatLogs, Job, JobCancel, JobInspect, JobList, JobLogs, JobReplay, JobReproduce, JobTree, JobWait, LogFilter,
+};
 pub(crate) use pipeline::{Diagram, Input, Pipeline, PipelineRun, PipelineShow, PipelineVisualize};
 pub(crate) use plugin::{Plugin, PluginCheck, PluginFacts, PluginRun, PluginShow, PluginStopwatch, PluginTest};
 pub(crate) use schedule::{Schedule, ScheduleExplain, ScheduleList, ScheduleRun, ScheduleSwitch};

@@ -3,6 +3,7 @@
 mod inspect;
 mod lineage;
 mod replay;
+mod reproduce;
 mod tree;
 
 use std::time::{Duration, Instant};
@@ -37,6 +38,7 @@ pub(crate) async fn run(action: Job, global: &Global, report: &mut Report) -> Re
         Job::Logs(args) => logs(&args, global, report).await,
         Job::Cancel(args) => cancel(&args, global, report).await,
         Job::Replay(args) => replay::run(&args, global, report).await,
+        Job::Reproduce(args) => reproduce::run(&args, global, report).await,
         Job::Tree(args) => tree::run(&args, global, report).await,
         Job::Wait(args) => wait_for(&args, global, report).await,
     }

@@ -118,6 +118,18 @@ impl Offline {
         Ok(job)
     }
 
+    /// What was kept of a quarantined job.
+    ///
+    /// # Errors
+    /// It is not in quarantine, or the file can't be read.
+    pub(crate) async fn quarantine(&self, id: JobId) -> Result<Value, Error> {
+        if let Some(row) = self.readers.quarantine(id).await.map_err(Error::ledger)? {
+            return to_value(&row);
+        }
+        let job = self.job(id).await?;
+        Err(Error::Failed(format!("job {id} is not in quarantine: it is {}", job["status"].as_str().unwrap_or("?"))))
+    }
+
     /// The jobs that it caused itself, newest first.
     ///
     /// # Errors

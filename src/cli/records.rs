@@ -78,6 +78,17 @@ impl Records {
         }
     }
 
+    /// What was kept of a quarantined job.
+    ///
+    /// # Errors
+    /// It is not in quarantine, or neither gateway nor file could be read.
+    pub(crate) async fn quarantine(&mut self, id: JobId, report: &Report) -> Result<Value, Error> {
+        match self.live(&format!("/job/{id}/quarantine"), report).await? {
+            Some(kept) => Ok(kept),
+            None => self.file()?.quarantine(id).await,
+        }
+    }
+
     /// `{logs, total}`, newest first.
     ///
     /// # Errors

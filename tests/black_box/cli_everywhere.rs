@@ -10,11 +10,11 @@ use serde_json::Value;
 use crate::cli::said;
 use crate::gateway::Gateway;
 
-/// Commands that neither read nor change: they run a gateway in the foreground.
-const FOREGROUND: [&str; 2] = ["system start", "system demo"];
+/// Commands that neither read nor change: they run a gateway, or a quarantined job, in the foreground.
+const FOREGROUND: [&str; 3] = ["system start", "system demo", "job reproduce"];
 
 /// A line for each command, without its flags for output. `{...}` is filled in.
-const SAMPLES: [(&str, &str); 52] = [
+const SAMPLES: [(&str, &str); 53] = [
     ("api", "/jobs"),
     ("config check", ""),
     ("config get", "service.name"),
@@ -27,6 +27,7 @@ const SAMPLES: [(&str, &str); 52] = [
     ("job list", "--all"),
     ("job logs", ""),
     ("job replay", "{JOB}"),
+    ("job reproduce", "{JOB}"),
     ("job tree", "{JOB}"),
     ("job wait", "{JOB}"),
     ("logs", "echo"),

@@ -3,8 +3,10 @@
 use axum::http::StatusCode;
 use axum::http::header::{HeaderName, HeaderValue};
 use ductile_domain::ids::JobId;
+use ductile_ledger::QuarantineRow;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+use serde_json::value::RawValue;
 
 use crate::call::{Answer, Call, bad_parameter, json_answer, parse_wait, quoted};
 use crate::error::{ApiError, Code};
@@ -66,6 +68,37 @@ pub(super) async fn tree<G: Gateway>(call: Call<G>) -> Answer {
         response.headers_mut().insert(TRUNCATED, HeaderValue::from_static("true"));
     }
     Ok(response)
+}
+
+#[derive(Serialize)]
+struct Quarantined {
+    job_id: String,
+    plugin: String,
+    command: String,
+    reason: String,
+    created_at: String,
+    /// Input, state and output: for those who see what plugins said.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bundle: Option<Box<RawValue>>,
+}
+
+/// What was kept of a quarantined job.
+pub(super) async fn quarantine<G: Gateway>(call: Call<G>) -> Answer {
+    let id = call.job_id()?;
+    let Some(row) = call.app.gateway.readers().quarantine(id).await.map_err(views::unreadable)? else {
+        let job = read(&call, id).await?;
+        return Err(ApiError::new(
+            Code::NotQuarantined,
+            format!("job {id} is not in quarantine: it is {}", job.status),
+            "a job comes there when three of its attempts ended by a signal, out of memory or with the gateway; `GET /job/{id}?include=all` shows any job",
+        )
+        .context(json!({ "job_id": id, "status": job.status })));
+    };
+    let QuarantineRow { job_id, plugin, command, reason, bundle, created_at } = row;
+    // the reason ends with what the plugin printed last
+    let (reason, bundle) =
+        if call.caller.sees_results() { (reason, Some(bundle)) } else { ("quarantined".to_owned(), None) };
+    json_answer(StatusCode::OK, &Quarantined { job_id, plugin, command, reason, created_at, bundle })
 }
 
 /// The job, or 404.

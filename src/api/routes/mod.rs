@@ -111,6 +111,7 @@ table! {
     GET "/stopwatch/{plugin}" Jobs figures::stopwatch, "How long a plugin's attempts take.";
     GET "/job/{id}" Jobs jobs::show, "One job; `?wait=30s` waits for its end, `?include=` adds its history.";
     GET "/job/{id}/tree" JobTree jobs::tree, "A job and all that followed from it.";
+    GET "/job/{id}/quarantine" JobTree jobs::quarantine, "What was kept of a job that was quarantined, to look into it.";
     POST "/job/{id}/replay" JobsWrite replay::replay, "Enqueue a new job with the input of an ended one.";
     POST "/job/{id}/cancel" JobsWrite jobs::cancel, "Cancel a job.";
     GET "/jobs" Jobs jobs::list, "Jobs, newest first.";

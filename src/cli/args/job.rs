@@ -34,6 +34,11 @@ pub(crate) enum Job {
         after_help = "Examples:\n  ductile job replay 01890f3e-7c5a-7000-8000-000000000000\n  ductile job replay 01890f3e-7c5a-7000-8000-000000000000 --payload '{\"message\":\"hi\"}' --wait\n  ductile job replay 01890f3e-7c5a-7000-8000-000000000000 --from-step deliver\n\nThe old job stays as it is; the new one has its own id and its own idempotency key. With --from-step it is the job of\nthat step that is run again, of the pipeline that the named job belongs to; what follows the step follows again."
     )]
     Replay(JobReplay),
+    /// Run the request of a quarantined job again, here and alone; exit 1 unless it ends well
+    #[command(
+        after_help = "Example:\n  ductile job reproduce 01890f3e-7c5a-7000-8000-000000000000 -v\n\nThe plugin of the present configuration gets the recorded payload, state and context, and the limits of the last attempt, in the\nforeground and outside of the queue. Nothing is recorded and nothing follows; the job stays as it is."
+    )]
+    Reproduce(JobReproduce),
     /// A job and everything that followed from it
     #[command(after_help = "Example:\n  ductile job tree 01890f3e-7c5a-7000-8000-000000000000")]
     Tree(JobTree),
@@ -156,6 +161,17 @@ pub(crate) struct JobReplay {
     /// Say what would be done, and change nothing
     #[command(flatten)]
     pub dry: DryRun,
+}
+
+/// `ductile job reproduce`
+#[derive(Debug, Args)]
+pub(crate) struct JobReproduce {
+    /// Id of the quarantined job
+    #[arg(value_name = "JOB")]
+    pub job: String,
+    /// Another limit of its time than the plugin's, such as 30s or 2m
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub timeout: Option<Duration>,
 }
 
 /// `ductile job tree`

@@ -53,6 +53,7 @@ fn documented_lines_are_understood() {
         "job replay x --payload {} --wait --timeout 2 --dry-run",
         "job replay x --from-step deliver",
         "job tree x --json",
+        "job reproduce x --timeout 2s --json",
         "plugin list --api-url http://127.0.0.1:8080 --api-key k --json",
         "plugin run echo",
         "plugin run echo health",

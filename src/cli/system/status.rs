@@ -110,6 +110,9 @@ fn print(status: &Value, report: &mut Report) {
         let told = format!("{plugin} {}: {}; `ductile system reset {plugin}`", text("command"), breaker_text(breaker));
         report.field_styled("breaker", &told, of_status(state));
     }
+    if let Some(level) = status["limits"]["level"].as_str() {
+        report.field("limits", &format!("by {level}"));
+    }
     let unhealthy: Vec<&str> =
         status["unhealthy_plugins"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
     if !unhealthy.is_empty() {

@@ -12,8 +12,8 @@ use axum::http::{HeaderMap, Request, StatusCode};
 use chrono::TimeDelta;
 use ductile_api::events::EventRing;
 use ductile_api::gateway::{
-    Cancelled, Gateway, GenerationUse, Health, PipelineStart, Refusal, Reloaded, Submission, Submitted, SyncPlace,
-    SyncPlaces,
+    Cancelled, Gateway, GenerationUse, Health, LimitsLevel, PipelineStart, Refusal, Reloaded, Submission, Submitted,
+    SyncPlace, SyncPlaces,
 };
 use ductile_api::{Patience, router_with};
 use ductile_domain::catalog::{Catalog, Discovered};
@@ -267,6 +267,7 @@ impl Gateway for Fake {
             plugins_loaded: 1,
             plugins_circuit_open: 0,
             paused: false,
+            limits: LimitsLevel::default(),
         }
     }
 

@@ -39,6 +39,7 @@ pub(super) async fn look(client: &Client, on_disk: Option<&str>, runs_health: bo
     if status["paused"] == true {
         findings.push(Finding::warn("dispatch", "paused: no job is taken from the queue", "`ductile system resume`"));
     }
+    findings.push(limits(&status));
     findings.push(breakers(&status));
     findings.push(asked(client, "/scheduler/jobs", "schedules", schedules).await);
     findings.push(asked(client, "/analytics/queue", "queue", queue).await);
@@ -119,6 +120,18 @@ fn schedules(answer: &Value) -> Finding {
 fn is_silent(job: &Value) -> bool {
     let due = job["next_run_at"].as_str().and_then(time::parse);
     due.is_none_or(|due| (chrono::Utc::now() - due).to_std().is_ok_and(|late| late > LONG_SILENCE))
+}
+
+/// A level that is no better is no fault: limits hold on every one of them.
+fn limits(status: &Value) -> Finding {
+    let level = status["limits"]["level"].as_str().unwrap_or("unknown");
+    let what = match level {
+        "cgroup" => "a cgroup bounds each attempt as a whole, and ends it",
+        "cgroup_kill_only" => "a cgroup ends each attempt as a whole; each of its processes is bounded by itself",
+        _ => "each process of a plugin is bounded by itself",
+    };
+    let why = status["limits"]["reason"].as_str().map_or_else(String::new, |why| format!(" ({why})"));
+    Finding::ok("limits", format!("{level}: {what}{why}"))
 }
 
 fn queue(queue: &Value) -> Finding {
