@@ -99,7 +99,7 @@ async fn prepare(shared: &Shared, former: &Arc<Generation>) -> Result<Prepared, 
         Ok(Err(problems)) => return Err(Refusal::InvalidConfig(problems)),
         Err(error) => return Err(Refusal::Internal(format!("reading the configuration panicked: {error}"))),
     };
-    if assembled.is_refused() || loses_a_plugin(former, &assembled) {
+    if assembled.is_refused() || loses_a_plugin(former, &assembled) || spoils_a_schedule(former, &assembled) {
         return Err(Refusal::InvalidConfig(assembled.warnings));
     }
     let restart_required = keep_state(&former.config.state, &mut assembled.config.state);
@@ -116,6 +116,12 @@ fn loses_a_plugin(former: &Generation, next: &Assembled) -> bool {
     let mut names = next.config.plugins.keys();
     names
         .any(|name| is_lacking(&next.config, &next.catalog, name) && !is_lacking(&former.config, &former.catalog, name))
+}
+
+/// A start goes on without a schedule that can't be read. A reload does not, unless it could not be read before.
+fn spoils_a_schedule(former: &Generation, next: &Assembled) -> bool {
+    let was_good = |plugin: &str, id: &str| former.schedules.get(plugin, id).is_none_or(|was| was.timing.is_ok());
+    next.schedules.iter().any(|schedule| schedule.timing.is_err() && was_good(&schedule.plugin, &schedule.id))
 }
 
 /// The ledger that is open stays: names what a start would do otherwise.

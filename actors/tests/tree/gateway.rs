@@ -87,6 +87,16 @@ impl Gateway {
         more: &str,
         numbers: Numbers,
     ) -> Self {
+        let dir = Self::prepare(max_workers, parallelism, api, more);
+        Self::run(dir, numbers, Clock::default()).await
+    }
+
+    /// Eight workers, by that clock.
+    pub(crate) async fn start_by(clock: Clock, more: &str) -> Self {
+        Self::run(Self::prepare(8, 8, "", more), patient_numbers(), clock).await
+    }
+
+    fn prepare(max_workers: u32, parallelism: u32, api: &str, more: &str) -> tempfile::TempDir {
         let dir = tempfile::Builder::new().prefix("ductile-tree-").tempdir().expect("a temporary directory");
         for name in ["pids", "requests"] {
             fs::create_dir(dir.path().join(name)).expect("a directory");
@@ -108,8 +118,13 @@ impl Gateway {
             ));
         }
         config.push_str(more);
+        fs::write(dir.path().join("config.yaml"), config).expect("the configuration");
+        dir
+    }
+
+    /// Starts what stands in the directory.
+    async fn run(dir: tempfile::TempDir, numbers: Numbers, clock: Clock) -> Self {
         let path = dir.path().join("config.yaml");
-        fs::write(&path, config).expect("the configuration");
         let loaded = ductile_config::load(&path, &|name| std::env::var(name).ok())
             .unwrap_or_else(|problems| panic!("the configuration loads: {problems:?}"));
         let options = BootOptions {
@@ -119,7 +134,7 @@ impl Gateway {
             provenance: loaded.provenance,
             numbers,
             on_reload: OnReload::default(),
-            clock: Clock::default(),
+            clock,
         };
         let running = boot(options).await.expect("the gateway starts");
         let handle = running.handle();
@@ -127,6 +142,16 @@ impl Gateway {
             SqliteConnectOptions::new().filename(dir.path().join("ductile.db")).busy_timeout(Duration::from_secs(5));
         let sql = SqlitePoolOptions::new().max_connections(2).connect_with(options).await.expect("the ledger opens");
         Self { dir, running: Some(running), handle, sql }
+    }
+
+    /// Stops, and starts again in the same directory by that clock.
+    pub(crate) async fn restarted_at(self, clock: Clock, meanwhile: impl FnOnce()) -> Self {
+        let Self { dir, running, handle, sql } = self;
+        sql.close().await;
+        running.expect("the gateway runs").stop("it starts again").await;
+        drop(handle);
+        meanwhile();
+        Self::run(dir, patient_numbers(), clock).await
     }
 
     pub(crate) fn handle(&self) -> &Handle {
@@ -315,7 +340,7 @@ fn plugin(dir: &Path, name: &str, script: &str) {
     fs::create_dir_all(&home).expect("the plugin's directory");
     let manifest = format!(
         "manifest_spec: ductile.plugin\nmanifest_version: 1\nname: {name}\nversion: 1.0.0\nprotocol: 2\nentrypoint: run.sh\n\
-         concurrency_safe: true\ncommands:\n  - {{name: poll, type: read}}\n  - {{name: handle, type: write}}\n"
+         concurrency_safe: true\ncommands:\n  - {{name: poll, type: read}}\n  - {{name: handle, type: write}}\n  - {{name: sync, type: write}}\n"
     );
     fs::write(home.join("manifest.yaml"), manifest).expect("the manifest");
     let script = script.replace("@DIR@", &dir.display().to_string());
