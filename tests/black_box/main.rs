@@ -6,6 +6,7 @@ mod cli_authors;
 mod cli_doctor;
 mod cli_everywhere;
 mod cli_pipelines;
+mod cli_schedules;
 mod contract;
 mod contract_loading;
 mod crash;
