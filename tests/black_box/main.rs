@@ -1,6 +1,7 @@
 //! The gateway as its users meet it: the real binary, real processes, real signals, one file per feature.
 
 mod bad_input;
+mod breakers;
 mod cli;
 mod cli_authors;
 mod cli_doctor;
@@ -18,8 +19,12 @@ mod jobs;
 mod misbehaving_plugins;
 mod pipeline_crashes;
 mod pipelines;
+mod quarantine;
 mod reload;
 mod reload_storm;
 mod scenarios;
+mod schedule_clock;
+mod schedule_crashes;
+mod schedules;
 mod start_stop;
 mod tables;
