@@ -1,7 +1,7 @@
-//! The breaker actor: answers the scheduler whether a plugin's command may be fired. Nobody else asks it.
+//! The breaker actor: answers how many circuit breakers are open.
 //!
-//! The rows of `circuit_breakers` are the truth; this actor holds only the time of its last look. No schedule can fire
-//! yet, so the one question it is asked is how many breakers are open.
+//! The rows of `circuit_breakers` are the truth: a tick is admitted or refused, and an end counted, in the transaction that
+//! writes it. What this actor holds is what it last read, for when the rows can't be read.
 
 use std::sync::Arc;
 
