@@ -155,7 +155,7 @@ fn what_was_decided_before_the_spawn_is_told() {
 }
 
 /// So many live events of a type out of those that this boot still holds.
-fn kept_events(gateway: &Gateway, kind: &str, count: usize) -> Vec<Value> {
+pub(crate) fn kept_events(gateway: &Gateway, kind: &str, count: usize) -> Vec<Value> {
     let boot = gateway.get("/system/tree")["boot_id"].as_str().expect("a boot id").to_owned();
     let mut stream = UnixStream::connect(gateway.path("ductile.sock")).expect("the gateway listens");
     stream.set_read_timeout(Some(PATIENCE)).expect("a socket option");
