@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use ductile_plugin::{End, Invocation, Limits, Runner, environment};
+use ductile_plugin::{Bounds, Cgroups, End, Invocation, Limits, Runner, environment};
 
 /// Reads the request to its end, answers once. Static and without a C library's start-up, so that the cost is ours.
 const TINY: &str = r#"
@@ -47,7 +47,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             let limit = Duration::from_secs_f64(seconds);
             bare_best = bare_best.max(rate(threads, limit, || bare(&program, &env)));
             let runner = Runner::new(threads);
-            runner_best = runner_best.max(rate(threads, limit, || through(&runner, &program, &env)));
+            runner_best = runner_best.max(rate(threads, limit, || through(&runner, &program, &env, None)));
             runner.shutdown();
         }
         println!(
@@ -55,7 +55,40 @@ fn main() -> Result<(), Box<dyn Error>> {
             runner_best / bare_best
         );
     }
+    limits(&program, &env, Duration::from_secs_f64(seconds), rounds);
     Ok(())
+}
+
+/// What limits add to a spawn, one at a time on one thread.
+fn limits(program: &Path, env: &Arc<[(OsString, OsString)]>, limit: Duration, rounds: u32) {
+    let one = Bounds { open_files: Some(64), ..Bounds::default() };
+    let all = Bounds {
+        memory: Some(1 << 30),
+        cpu_time: Some(Duration::from_secs(10)),
+        open_files: Some(64),
+        processes: Some(10_000),
+    };
+    let cgroups = Arc::new(Cgroups::look());
+    println!("limits are held by {} ({})", cgroups.level().as_str(), cgroups.why().unwrap_or("nothing better"));
+    let plain = || Runner::new(1);
+    let held = || Runner::with_cgroups(1, cgroups.clone());
+    let ways: [(&str, Option<Bounds>, &dyn Fn() -> Runner); 4] = [
+        ("no limits", None, &held),
+        ("one limit, no cgroup", Some(one), &plain),
+        ("four limits, no cgroup", Some(all), &plain),
+        ("four limits and a cgroup", Some(all), &held),
+    ];
+    let mut best = [0.0_f64; 4];
+    for _ in 0..rounds {
+        for ((_, bounds, runner), best) in ways.iter().zip(&mut best) {
+            let runner = runner();
+            *best = best.max(rate(1, limit, || through(&runner, program, env, *bounds)));
+            runner.shutdown();
+        }
+    }
+    for ((name, ..), rate) in ways.iter().zip(best) {
+        println!("{name}: {:.0} µs a job, {:+.0} µs", 1e6 / rate, 1e6 / rate - 1e6 / best[0]);
+    }
 }
 
 fn build(directory: &Path) -> Result<PathBuf, Box<dyn Error>> {
@@ -106,7 +139,7 @@ fn bare(program: &Path, env: &[(OsString, OsString)]) {
     assert!(child.wait().expect("a child can be waited for").success() && !out.is_empty());
 }
 
-fn through(runner: &Runner, program: &Path, env: &Arc<[(OsString, OsString)]>) {
+fn through(runner: &Runner, program: &Path, env: &Arc<[(OsString, OsString)]>, bounds: Option<Bounds>) {
     let invocation = Invocation {
         program: program.into(),
         dir: None,
@@ -120,7 +153,7 @@ fn through(runner: &Runner, program: &Path, env: &Arc<[(OsString, OsString)]>) {
         stdin: REQUEST.to_vec(),
         deadline: Duration::from_secs(60),
         limits: Limits::default(),
-        bounds: None,
+        bounds,
     };
     let exited = runner.start(invocation, |_, _| {}).wait();
     assert!(exited.end == End::Exited(0) && !exited.stdout.is_empty(), "{exited:?}");
