@@ -57,6 +57,30 @@ async fn a_job_is_shown_with_the_parts_that_are_asked_for() {
     assert_eq!(body["context"]["parameter"], "include");
 }
 
+/// What was kept of a quarantined job is shown whole to those who see results, and its existence to the others.
+#[tokio::test]
+async fn the_bundle_of_a_quarantined_job_is_for_those_who_see_results() {
+    let door = Door::with_tokens(&[&["jobs:tree:ro"], &["jobs:ro"], &["jobs:status:ro"]]).await;
+    door.fake.enqueue_with(job(3), "poll", with_payload(r#"{"secret":"sauce"}"#)).await;
+    let path = format!("/job/{}/quarantine", job(3));
+    let refused = door.get(&path).await.refused(404, "not_quarantined");
+    assert_eq!(refused["context"]["status"], "queued");
+    for _ in 0..3 {
+        door.fake.crash(job(3)).await;
+    }
+    let shown = door.get(&path).await.json();
+    assert_eq!(shown["bundle"]["request"]["payload"], json!({"secret": "sauce"}));
+    assert_eq!(shown["bundle"]["attempts"][2]["stderr_tail"], "a needle in stderr");
+    assert!(shown["reason"].as_str().is_some_and(|r| r.starts_with("quarantined: 3 attempts")), "{shown}");
+    let as_token = |token| request("GET", &path, Some(token), Body::empty());
+    assert!(door.ask(as_token("jobs:ro")).await.text.contains("sauce"));
+    let narrow = door.ask(as_token("jobs:tree:ro")).await;
+    assert_eq!(narrow.json()["reason"], "quarantined");
+    assert!(!narrow.text.contains("sauce") && !narrow.text.contains("SIGSEGV"), "{}", narrow.text);
+    door.ask(as_token("jobs:status:ro")).await.refused(403, "forbidden");
+    door.get(&format!("/job/{}/quarantine", job(99))).await.refused(404, "unknown_job");
+}
+
 /// API-16: the fields, the job first, then level by level.
 #[tokio::test]
 async fn a_tree_is_the_job_and_all_that_followed() {

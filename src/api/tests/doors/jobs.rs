@@ -46,6 +46,17 @@ impl Fake {
         claims.claimed.remove(0).job.fence
     }
 
+    /// Kills a job's attempt; the row is due again at once.
+    pub(crate) async fn crash(&self, id: JobId) {
+        let fence = self.claim(id).await;
+        let at = self.now();
+        let mut outcome = Outcome::without_process(Cause::Signal, "killed by signal 11 (SIGSEGV)".to_owned(), at);
+        outcome.stderr = Some("a needle in stderr".to_owned());
+        let plan = Plan { generation: self.generation().no, ..Plan::default() };
+        let finish = Finish { fence, outcome, ending: Ending::Retry { due: at }, plan, is_awaited: true };
+        self.ledger.writer.finish(finish).await.expect("finished");
+    }
+
     /// Runs a job's attempt in no time.
     pub(crate) async fn run(&self, id: JobId, failure: Option<&str>) {
         self.run_saying(id, failure, r#"{"status": "ok", "result": "hello", "events": []}"#).await;
