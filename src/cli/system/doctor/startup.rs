@@ -3,6 +3,7 @@
 use std::net::TcpListener;
 use std::path::Path;
 
+use ductile_domain::config::State;
 use ductile_domain::problem::Problem;
 use ductile_ledger::Examiner;
 
@@ -46,7 +47,7 @@ pub(super) async fn look(global: &Global) -> Looked {
         Err(detail) => Finding::fail("lock", detail, "find out which process holds it: `fuser` on the lock file"),
     });
     findings.push(database(&config.state.path, is_held).await);
-    findings.extend(space(&config.state.path));
+    findings.extend(space(&config.state));
     if config.api.enabled && !is_held {
         findings.push(match TcpListener::bind(config.api.listen) {
             Ok(_) => Finding::ok("address", format!("{} is free", config.api.listen)),
@@ -115,12 +116,15 @@ async fn database(path: &Path, is_held: bool) -> Finding {
 }
 
 /// `None` when the system does not tell.
-fn space(state: &Path) -> Option<Finding> {
-    let dir = state.parent()?;
-    let disk = rustix::fs::statvfs(dir).ok()?;
-    let free = disk.f_bavail.saturating_mul(disk.f_frsize);
-    let detail = format!("{} MiB free for {}", free / (1024 * 1024), dir.display());
-    Some(if free < LITTLE_SPACE {
+fn space(state: &State) -> Option<Finding> {
+    let dir = state.path.parent()?;
+    let free = ductile_ledger::free_space(dir).ok()?;
+    let mib = |bytes: u64| bytes / (1024 * 1024);
+    let (detail, least) = (format!("{} MiB free for {}", mib(free), dir.display()), state.min_free_space);
+    Some(if free < least {
+        let hint = format!("free some: below state.min_free_space ({} MiB) the gateway takes nothing in", mib(least));
+        Finding::fail("space", detail, hint)
+    } else if free < LITTLE_SPACE.max(least.saturating_mul(2)) {
         Finding::warn("space", detail, "free some, or shorten service.job_log_retention")
     } else {
         Finding::ok("space", detail)
