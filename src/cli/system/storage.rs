@@ -75,7 +75,7 @@ fn show(storage: &Value, report: &mut Report) -> Result<(), Error> {
     for entry in storage["tables"].as_array().into_iter().flatten() {
         let bytes = |key: &str| entry[key].as_u64().map_or_else(|| "?".to_owned(), size);
         let rows = entry["rows"].as_u64().map_or_else(|| "?".to_owned(), |rows| rows.to_string());
-        let kept = entry["retention_seconds"].as_u64().map_or("-".to_owned(), |age| age_of(age));
+        let kept = entry["retention_seconds"].as_u64().map_or("-".to_owned(), age_of);
         table.row([
             (entry["table"].as_str().unwrap_or("-").to_owned(), Style::Plain),
             (rows, Style::Plain),
@@ -101,7 +101,7 @@ fn growth(growth: &Value) -> String {
 
 /// Whole days where they are whole.
 fn age_of(seconds: u64) -> String {
-    if seconds > 0 && seconds % 86_400 == 0 {
+    if seconds > 0 && seconds.is_multiple_of(86_400) {
         format!("{}d", seconds / 86_400)
     } else {
         span(Duration::from_secs(seconds))
