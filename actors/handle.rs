@@ -173,7 +173,10 @@ impl Gateway for Handle {
         }
         let named = plugin.clone();
         let make = |reply| ledger::Msg::PauseSchedules { plugin, schedule, paused, reply };
-        let changed = self.ask_ledger(make).await?;
+        let changed = self.ask_ledger(make).await;
+        // whatever the answer: one that was lost may have been a yes
+        self.shared.hints.changed(&self.shared);
+        let changed = changed?;
         let ids = changed.join(" ");
         tracing::info!(
             component = "scheduler",
@@ -183,7 +186,6 @@ impl Gateway for Handle {
             paused,
             "schedules were paused or resumed"
         );
-        self.shared.hints.changed(&self.shared);
         Ok(changed)
     }
 

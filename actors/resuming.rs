@@ -235,7 +235,9 @@ fn ended(passed: &Passed) -> Ended {
 
 /// Whether the rows say it already.
 fn says(entry: &Entry, to: &Arrangement) -> bool {
-    let is_paused = entry.status == EntryStatus::PausedManual && to.status == EntryStatus::Active;
+    // an operator's pause stands above both
+    let is_paused = entry.status == EntryStatus::PausedManual
+        && matches!(to.status, EntryStatus::Active | EntryStatus::PausedInvalid);
     (entry.status == to.status || is_paused)
         && entry.command == *to.command
         && entry.reason == to.reason

@@ -33,6 +33,9 @@ const BATCH: usize = 50;
 /// What waits for a job or for space is looked at again after that time at the latest.
 const AGAIN: TimeDelta = TimeDelta::seconds(1);
 
+/// The same for what is paused and has one chance only.
+const AGAIN_IF_PAUSED: TimeDelta = TimeDelta::seconds(30);
+
 /// The longest pause after something failed.
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
@@ -369,14 +372,13 @@ impl Scheduler {
                 self.agenda.ended(name, due.instant, due.next);
             }
             Ticked::Waits { reason } => {
-                // an operator's resumption is a change of its own
-                let is_new = if reason == TickReason::Paused {
-                    true
-                } else {
-                    let is_new = self.agenda.waits(name, due.instant, reason, now + AGAIN);
+                // an operator's resumption is told, and found should the word be lost
+                let is_paused = reason == TickReason::Paused;
+                let again = if is_paused { AGAIN_IF_PAUSED } else { AGAIN };
+                let is_new = self.agenda.waits(name, due.instant, reason, now + again);
+                if !is_paused {
                     self.shared.hints.wait_for_jobs(true);
-                    is_new
-                };
+                }
                 if is_new {
                     announce::schedules::waits(&self.shared, &Tick::of(due), reason);
                 }

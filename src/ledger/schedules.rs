@@ -21,7 +21,8 @@ pub struct Arrangement {
     /// What the schedule runs.
     pub command: Arc<str>,
     /// Its state. Whether it is active or paused by an operator is changed by [`crate::Writer::pause_schedules`] only, so
-    /// that what was read before a pause or a resume does not undo it; here, either means both for a row that exists.
+    /// that what was read before a pause or a resume does not undo it; here, either means both for a row that exists. A
+    /// pause also outlasts an entry that can't be read meanwhile.
     pub status: EntryStatus,
     /// Why, where the state needs a word.
     pub reason: Option<String>,

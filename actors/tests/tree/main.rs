@@ -14,3 +14,4 @@ mod restarts;
 mod schedules;
 mod schedules_clock;
 mod schedules_crashes;
+mod schedules_future;

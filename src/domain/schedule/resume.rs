@@ -161,7 +161,8 @@ fn anew(timing: &Timing, known: Option<&Known<'_>>, at: &Moment) -> Resumed {
     match timing.rule {
         Rule::Every(_) => {
             // counted from its last firing, a change does not delay it by more than its interval
-            let anchor = known.and_then(|known| known.last_instant).filter(|last| *last <= at.now).unwrap_or(at.now);
+            let begin = known.and_then(|known| known.last_instant.or(known.anchor));
+            let anchor = begin.filter(|begin| *begin <= at.now).unwrap_or(at.now);
             Resumed { anchor: Some(anchor), ..Resumed::forward(timing.next(anchor, at.now)) }
         }
         Rule::Cron(_) => Resumed::forward(timing.next(at.now, at.now)),

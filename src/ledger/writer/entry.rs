@@ -38,8 +38,9 @@ const ENTRY: &str =
         (SELECT t.due_at FROM schedule_ticks t WHERE t.plugin = ?1 AND t.schedule_id = ?2 AND t.status = 'expected'
             ORDER BY t.instant DESC LIMIT 1))
     ON CONFLICT (plugin, schedule_id) DO UPDATE SET command = excluded.command, reason = excluded.reason,
-        status = iif(schedule_entries.status IN ('active', 'paused_manual')
-            AND excluded.status IN ('active', 'paused_manual'), schedule_entries.status, excluded.status),
+        status = iif(schedule_entries.status = 'paused_manual' AND excluded.status <> 'exhausted'
+            OR schedule_entries.status = 'active' AND excluded.status = 'paused_manual',
+            schedule_entries.status, excluded.status),
         fingerprint = excluded.fingerprint, anchor_at = excluded.anchor_at, armed_by = excluded.armed_by,
         updated_at = excluded.updated_at, next_run_at = excluded.next_run_at";
 const REMOVE: &str = "DELETE FROM schedule_entries WHERE plugin = ?1 AND schedule_id = ?2";
