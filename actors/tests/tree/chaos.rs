@@ -5,10 +5,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use chrono::TimeDelta;
+use ductile_api::gateway::Gateway as _;
 use ductile_domain::ids::JobId;
 use ductile_domain::job::{JobStatus, LEGAL_TRANSITIONS};
+use ductile_domain::time;
 
 use crate::gateway::{Gateway, PATIENCE, paths, patient_numbers, submit};
+use crate::moved::plugin;
 
 const JOBS: usize = 2_000;
 const WORKERS: u32 = 8;
@@ -54,7 +58,8 @@ async fn no_accepted_job_is_lost_while_actors_die_at_random() {
 
 async fn storm(seed: u64) {
     let began = Instant::now();
-    let gateway = Gateway::start(WORKERS, patient_numbers()).await;
+    let ticking = plugin("ticking", &["{id: t, every: 50ms, command: sync, if_running: queue}"], "");
+    let gateway = Gateway::start_configured(WORKERS, WORKERS, "", &ticking, patient_numbers()).await;
     let over = Arc::new(AtomicBool::new(false));
 
     let doors: Vec<_> = (0..DOORS).map(|door| tokio::spawn(keep_asking(gateway.handle().clone(), door))).collect();
@@ -77,6 +82,9 @@ async fn storm(seed: u64) {
         refused += refusals;
     }
 
+    let rest =
+        async || gateway.handle().pause_schedules("ticking".to_owned(), None, true, "a test".to_owned()).await.ok();
+    gateway.until("the schedule is paused", rest).await;
     gateway
         .until_within(PATIENCE, "every job has ended", async || {
             let counts = gateway.shared().readers.counts().await.ok()?;
@@ -91,8 +99,28 @@ async fn storm(seed: u64) {
     check_ends(&gateway, &accepted).await;
     check_history(&gateway).await;
     check_samples(&gateway, &sampled).await;
+    check_ticks(&gateway).await;
     check_nothing_is_left(&gateway).await;
     gateway.stop().await;
+}
+
+/// Each instant of the schedule has ended once, and each that fired has one job.
+async fn check_ticks(gateway: &Gateway) {
+    let counts = "SELECT count(*), count(DISTINCT job_id) FROM schedule_ticks WHERE status = 'fired'";
+    let jobs = "SELECT count(*), count(DISTINCT id) FROM job_queue WHERE submitted_by = 'scheduler'";
+    assert_eq!(gateway.sql(counts).await, gateway.sql(jobs).await, "ticks that fired, and their jobs");
+    let rows = gateway
+        .sql("SELECT instant, coalesce(last_instant, instant), instants, (SELECT anchor_at FROM schedule_entries) FROM schedule_ticks ORDER BY 1")
+        .await;
+    let at = |text: &str| time::parse(text).expect("a time");
+    let mut due = at(&rows[0][3]);
+    for row in &rows {
+        due += TimeDelta::milliseconds(50);
+        assert_eq!(at(&row[0]), due, "an instant is missing, or there twice");
+        due += TimeDelta::milliseconds(50 * (row[2].parse::<i64>().expect("a number") - 1));
+        assert_eq!(at(&row[1]), due, "a run of instants has a hole");
+    }
+    assert!(rows.len() > 20, "{} ticks in the storm", rows.len());
 }
 
 /// What a door was told: the jobs that were accepted, and the number of refusals.

@@ -3,8 +3,11 @@
 use std::fs;
 use std::time::Duration;
 
+use ductile_api::events::Pulled;
+use ductile_api::gateway::Gateway as _;
 use ductile_domain::time::{self, Timestamp};
 use ductile_ledger::{Clock, Hand};
+use serde_json::Value;
 
 use crate::gateway::Gateway;
 
@@ -119,6 +122,17 @@ impl Moved {
     /// Jobs that the scheduler enqueued.
     pub(crate) async fn jobs(&self) -> usize {
         self.count("job_queue WHERE submitted_by = 'scheduler'").await
+    }
+
+    /// The events since the start of which the type begins so, as JSON without their times.
+    pub(crate) fn events(&self, kinds: &[&str]) -> Vec<Value> {
+        let mut watcher = self.gateway.handle().events().subscribe(Some(0));
+        let mut seen = Vec::new();
+        while let Some(Pulled::Events(events)) = watcher.try_pull() {
+            seen.extend(events.iter().map(|event| event.event.to_json()));
+        }
+        seen.retain(|event| kinds.iter().any(|kind| event["type"].as_str().is_some_and(|t| t.starts_with(kind))));
+        seen
     }
 
     /// Replaces a part of the configuration on disk.

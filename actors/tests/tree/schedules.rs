@@ -358,6 +358,53 @@ async fn ticks_are_skipped_for_want_of_space() {
     moved.stop().await;
 }
 
+/// What schedules and breakers do is said live, with the fields by which one finds it in the tables.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_schedules_do_is_said_live() {
+    let entries = [
+        "{id: p, every: 10m, payload: {do: config}}",
+        "{id: w, cron: \"20 12 * * *\", only_between: \"13:00-14:00\", timezone: UTC, command: sync}",
+    ];
+    let breaker = "    retry:\n      max_attempts: 1\n    circuit_breaker:\n      threshold: 1\n      reset_after: 2h\n";
+    let moved = Moved::start(NOON, &plugin("mine", &entries, breaker)).await;
+    for time in ["2026-03-01T12:10:00Z", "2026-03-01T12:20:00Z"] {
+        moved.until(time).await;
+        moved.idle().await;
+    }
+    moved.set("2026-03-01T12:45:00Z").await;
+    moved.gateway.handle().reset_breaker("mine".to_owned(), "a test".to_owned()).await.expect("reset");
+    let said = |kinds: &[&str]| -> Vec<String> {
+        let text = |event: &serde_json::Value, key: &str| event[key].as_str().map_or("-", |text| text).to_owned();
+        let line = |event: &serde_json::Value| {
+            format!("{} {} {}", text(event, "type"), text(event, "schedule_id"), text(event, "reason"))
+        };
+        moved.events(kinds).iter().map(line).collect()
+    };
+    let schedules = [
+        "scheduler.fired p -",
+        "scheduler.skipped p breaker_open",
+        "scheduler.skipped w outside_window",
+        "scheduler.missed p clock_jumped",
+        "scheduler.skipped p breaker_open",
+    ];
+    let mut told = said(&["scheduler."]);
+    told[1..3].sort();
+    assert_eq!(told, schedules);
+    let mut first = moved.events(&["scheduler.fired"]).remove(0);
+    let job = moved.gateway.sql_one("SELECT id FROM job_queue").await;
+    assert!(first.as_object_mut().expect("an object").remove("at").is_some());
+    let wanted = serde_json::json!({
+        "type": "scheduler.fired", "plugin": "mine", "schedule_id": "p", "instant": "2026-03-01T12:10:00.000Z",
+        "due_at": "2026-03-01T12:10:00.000Z", "job_id": job, "reason": null,
+    });
+    assert_eq!(first, wanted);
+    assert_eq!(said(&["breaker."]), ["breaker.opened - failure_threshold", "breaker.closed - manual_reset"]);
+    assert_eq!(said(&["poll."]), ["poll.started - -", "poll.completed - -"]);
+    let jumps = moved.events(&["clock.jumped"]);
+    assert_eq!((jumps.len(), &jumps[0]["by_ms"]), (1, &serde_json::json!(25 * 60 * 1_000)));
+    moved.stop().await;
+}
+
 /// A schedule that should fire and of which nothing is expected is told of, and taken back when it is mended.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_schedule_that_falls_silent_is_heard_of() {

@@ -262,16 +262,20 @@ fn go_on(schedule: &Schedule, timing: &Timing, known: &Known<'_>, at: &Moment) -
         let has_grid = matches!(timing.rule, Rule::Every(_));
         return Resumed { anchor: has_grid.then_some(anchor), ..Resumed::forward(timing.next(anchor, at.floor)) };
     };
-    let (old, late): (Vec<_>, Vec<_>) = overdue.iter().partition(|expected| expected.due < at.started);
+    // what was to be made good for is ahead again, by a clock that went back
+    let (overdue, ahead): (Vec<Expected>, Vec<_>) = overdue.iter().partition(|expected| expected.due <= at.now);
+    let (old, late): (Vec<_>, Vec<_>) = overdue.into_iter().partition(|expected| expected.due < at.started);
     let line = Line { schedule, timing, anchor };
     if forward.due < at.started {
-        return line.was_down(kept, *forward, Run { newest: old.into(), earlier: None }, at);
+        return line.was_down(kept, *forward, &old, at);
     }
     // what catches up since an earlier start does so by the policy of today
-    let mut passed = Run { newest: old.into(), earlier: None };
-    let mut expect = line.choose(&mut passed);
+    let (mut expect, ended) = line.choose(&old, &mut Run::default());
     expect.extend(late);
-    let kept = Resumed { ended: passed.into_rows(TickReason::GatewayDown), ..kept };
+    let kept = match ahead.is_empty() {
+        true => Resumed { ended, ..kept },
+        false => Resumed { ended, others_end: (TickStatus::Skipped, TickReason::ClockWentBack), ..kept },
+    };
     if forward.due <= at.now {
         return line.was_late(kept, expect, *forward, at);
     }
@@ -309,10 +313,11 @@ struct Line<'a> {
 }
 
 impl Line<'_> {
-    /// The forward tick was due before the gateway started. `passed` has those that wait to catch up since before.
-    fn was_down(&self, kept: Resumed, forward: Expected, mut passed: Run, at: &Moment) -> Resumed {
+    /// The forward tick was due before the gateway started; `old` ones wait to catch up since before.
+    fn was_down(&self, kept: Resumed, forward: Expected, old: &[Expected], at: &Moment) -> Resumed {
+        let mut passed = Run::default();
         self.pass(&mut passed, forward, |expected| expected.due < at.started, at.started);
-        let last = passed.newest.back().map_or(forward.instant, |newest| newest.instant);
+        let last = passed.last().unwrap_or(forward.instant);
         let mut next = None;
         // the newest of an expression may still fire: nobody cares for a minute
         if matches!(self.timing.rule, Rule::Cron(_))
@@ -323,8 +328,9 @@ impl Line<'_> {
             next = Some(newest);
         }
         let next = next.or_else(|| self.timing.next(self.anchor, last));
-        let expect = self.choose(&mut passed).into_iter().chain(next).collect();
-        let ended = passed.into_rows(TickReason::GatewayDown);
+        let (caught_up, mut ended) = self.choose(old, &mut passed);
+        let expect = caught_up.into_iter().chain(next).collect();
+        ended.extend(passed.into_rows(TickReason::GatewayDown));
         Resumed { expect, ended, ..kept.unless_over(next) }
     }
 
@@ -337,18 +343,20 @@ impl Line<'_> {
         if let Some(second) = self.timing.next(self.anchor, forward.instant) {
             self.pass(&mut passed, second, is_over, at.now);
         }
-        let Some(last) = passed.newest.back().copied() else { return Resumed { expect, ..kept } };
-        let was_jumped = at.jump.is_some_and(|(from, to)| forward.due <= to && last.due > from);
+        let Some(last) = passed.last() else { return Resumed { expect, ..kept } };
+        let was_jumped = at.jump.is_some_and(|(from, to)| forward.due <= to && last > from);
         let reason = if was_jumped { TickReason::ClockJumped } else { TickReason::Overrun };
-        let next = self.timing.next(self.anchor, last.instant);
-        expect.extend(self.choose(&mut passed).into_iter().chain(next));
+        let next = self.timing.next(self.anchor, last);
+        let (caught_up, _) = self.choose(&[], &mut passed);
+        expect.extend(caught_up.into_iter().chain(next));
         let mut ended = kept.ended;
         ended.extend(passed.into_rows(reason));
         Resumed { expect, ended, ..kept }
     }
 
-    /// Takes those out that are made good for.
-    fn choose(&self, passed: &mut Run) -> Vec<Expected> {
+    /// Takes those out that are made good for, of `passed` and of the `old` ones before it, and answers how the other old
+    /// ones end.
+    fn choose(&self, old: &[Expected], passed: &mut Run) -> (Vec<Expected>, Vec<Passed>) {
         let most = match self.schedule.catch_up {
             _ if !matches!(self.timing.rule, Rule::Every(_)) => 0,
             CatchUp::Skip => 0,
@@ -356,11 +364,15 @@ impl Line<'_> {
             CatchUp::RunAll => MOST_CAUGHT_UP,
         };
         // what was due outside of its window would not have fired either
-        let open = passed.newest.iter().rev().filter(|expected| self.timing.closed(expected.due).is_none());
-        let mut chosen: Vec<Expected> = open.take(most).copied().collect();
+        let is_open = |expected: &&Expected| self.timing.closed(expected.due).is_none();
+        let all = old.iter().chain(&passed.newest).rev().filter(is_open);
+        let mut chosen: Vec<Expected> = all.take(most).copied().collect();
         chosen.reverse();
-        passed.newest.retain(|expected| chosen.binary_search(expected).is_err());
-        chosen
+        let is_chosen = |expected: &Expected| chosen.binary_search(expected).is_ok();
+        passed.newest.retain(|expected| !is_chosen(expected));
+        let others = old.iter().copied().filter(|expected| !is_chosen(expected)).collect();
+        let ended = Run { newest: others, earlier: None }.into_rows(TickReason::GatewayDown);
+        (chosen, ended)
     }
 
     fn is_young(&self, expected: Expected, now: Timestamp) -> bool {
@@ -395,7 +407,7 @@ impl Line<'_> {
     fn leap(&self, run: &mut Run, first: Timestamp, from: Timestamp, until: Timestamp) -> Timestamp {
         let gap = match self.timing.rule {
             Rule::Every(interval) => i64::try_from(interval.as_millis()).unwrap_or(i64::MAX),
-            _ => from.signed_duration_since(first).num_milliseconds() / i64::from(COUNTED),
+            _ => from.signed_duration_since(first).num_milliseconds() / (run.count() - 1).max(1),
         };
         let gap = gap.max(1);
         let left = until.signed_duration_since(from).num_milliseconds() / gap;
@@ -442,6 +454,17 @@ impl Run {
         if let Some((first, ..)) = self.earlier {
             self.count_in(first, last, skipped);
         }
+    }
+
+    /// How many passed.
+    fn count(&self) -> i64 {
+        self.newest.len() as i64 + self.earlier.map_or(0, |(.., n)| i64::from(n))
+    }
+
+    /// Nothing that passed is after it.
+    fn last(&self) -> Option<Timestamp> {
+        let newest = self.newest.back().map(|newest| newest.instant);
+        newest.or(self.earlier.map(|(_, last, _)| last))
     }
 
     fn into_rows(self, reason: TickReason) -> Vec<Passed> {

@@ -138,12 +138,13 @@ const ENTRIES: &str = concat!(
         AND x.status = 'expected' AND +x.fingerprint = e.fingerprint"
 );
 
-/// Of each instant in `?4` the newest row that begins at or before it; a row may stand for several instants.
+/// Of each instant in `?4`, all of them to come, the newest row that begins at or before it; a row may stand for several
+/// instants. What a clock that was ahead has missed is to come as well.
 const ENDED: &str = concat!(
     "SELECT wanted.value FROM json_each(?4) wanted JOIN schedule_ticks t ON t.id = (SELECT n.id FROM schedule_ticks n
         WHERE n.plugin = ?1 AND n.schedule_id = ?2 AND n.fingerprint = ?3 AND n.instant <= wanted.value
         ORDER BY n.instant DESC LIMIT 1)
-     WHERE t.status <> 'expected' AND NOT (",
+     WHERE t.status NOT IN ('expected', 'missed') AND NOT (",
     taken_back!(),
     ") AND coalesce(t.last_instant, t.instant) >= wanted.value"
 );
@@ -208,7 +209,7 @@ impl Readers {
         Ok(rows.iter().map(tick).collect())
     }
 
-    /// Those of `instants` whose ticks have ended, so that they can't be expected again.
+    /// Those of `instants`, all of them after now, whose ticks have ended, so that they can't be expected again.
     ///
     /// # Errors
     /// When the read failed.

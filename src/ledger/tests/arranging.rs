@@ -135,9 +135,8 @@ async fn the_instants_of_a_run_have_ended_with_it() {
     let bed = Bed::new().await;
     // the first of them is one that was expected
     bed.arrange(arrangement("default", &[bed.minute(0)])).await;
-    let run =
-        Ended { last: Some((bed.minute(4), 5)), ..ended(bed.minute(0), TickStatus::Missed, TickReason::GatewayDown) };
-    let single = ended(bed.minute(7), TickStatus::Missed, TickReason::GatewayDown);
+    let run = Ended { last: Some((bed.minute(4), 5)), ..ended(bed.minute(0), TickStatus::Skipped, TickReason::NotOn) };
+    let single = ended(bed.minute(7), TickStatus::Skipped, TickReason::NotOn);
     bed.arrange(Arrangement { ended: vec![run, single], ..arrangement("default", &[bed.minute(9)]) }).await;
     let asked: Vec<Timestamp> = (-1..10).map(|n| bed.minute(n)).collect();
     let found = bed.ledger.readers.ended_ticks("echo", "default", PRINT, &asked).await.expect("read");
@@ -248,5 +247,23 @@ async fn two_hundred_are_arranged_together() {
     assert_eq!(bed.number("SELECT count(*) FROM schedule_ticks WHERE status = 'expected'").await, 200);
     assert_eq!(bed.number("SELECT count(*) FROM schedule_ticks WHERE status = 'missed'").await, 600);
     assert_eq!(bed.ledger.readers.entries().await.expect("read").len(), 200);
+    bed.ledger.close().await;
+}
+
+/// A clock that was ahead has missed what is to come: that fires in its time.
+#[tokio::test]
+async fn what_was_missed_ahead_of_its_time_is_expected_again() {
+    let bed = Bed::new().await;
+    let missed = |n| ended(bed.minute(n), TickStatus::Missed, TickReason::ClockJumped);
+    let run = Ended { last: Some((bed.minute(90), 80)), ..missed(10) };
+    bed.arrange(Arrangement { ended: vec![missed(-5), missed(5), run], ..arrangement("default", &[]) }).await;
+    let asked = [5, 10, 20].map(|n| bed.minute(n));
+    assert!(bed.ledger.readers.ended_ticks("echo", "default", PRINT, &asked).await.expect("read").is_empty());
+    bed.arrange(arrangement("default", &[bed.minute(-5), bed.minute(5)])).await;
+    let history = [(-5, "missed", Some("clock_jumped")), (5, "expected", None), (10, "missed", Some("clock_jumped"))];
+    assert_eq!(bed.ticks_of("default").await, ticks(history));
+    fired(&bed.tick(Due { next: Some(expected(bed.minute(10))), ..queueing("default", bed.minute(5)) }).await);
+    let history = [(-5, "missed", Some("clock_jumped")), (5, "fired", None), (10, "expected", None)];
+    assert_eq!(bed.ticks_of("default").await, ticks(history));
     bed.ledger.close().await;
 }

@@ -14,10 +14,11 @@ const EXPECTED: &str = "SELECT id, fingerprint, instant FROM schedule_ticks
     WHERE plugin = ?1 AND schedule_id = ?2 AND status = 'expected'";
 const END: &str = "UPDATE schedule_ticks SET status = ?2, reason = ?3, ended_at = ?4 WHERE id = ?1";
 /// A tick that was taken back before it was due has never had its turn; when the change that took it is undone, it is
-/// expected again.
+/// expected again. So is one that was missed by a clock that was ahead: its time has not come.
 const FORGET: &str = "DELETE FROM schedule_ticks
-    WHERE plugin = ?1 AND schedule_id = ?2 AND fingerprint = ?3 AND instant = ?4 AND status = 'skipped'
-        AND reason IN ('removed', 'replaced', 'clock_went_back') AND ended_at < due_at";
+    WHERE plugin = ?1 AND schedule_id = ?2 AND fingerprint = ?3 AND instant = ?4
+        AND (status = 'skipped' AND reason IN ('removed', 'replaced', 'clock_went_back') AND ended_at < due_at
+            OR status = 'missed' AND due_at > ?5)";
 const EXPECT: &str =
     "INSERT INTO schedule_ticks (plugin, schedule_id, fingerprint, instant, due_at, status, created_at)
     VALUES (?1, ?2, ?3, ?4, ?5, 'expected', ?6)
@@ -126,7 +127,7 @@ impl Transaction<'_> {
     pub(super) fn expect_tick(&self, timed: Timed<'_>, expected: Expected) -> Result<(), rusqlite::Error> {
         let Timed { plugin, schedule, fingerprint } = timed;
         let instant = time::format(expected.instant);
-        self.conn.prepare_cached(FORGET)?.execute([plugin, schedule, fingerprint, &instant])?;
+        self.conn.prepare_cached(FORGET)?.execute([plugin, schedule, fingerprint, &instant, &self.at])?;
         let due = time::format(expected.due);
         self.conn.prepare_cached(EXPECT)?.execute([plugin, schedule, fingerprint, &instant, &due, &self.at])?;
         Ok(())
