@@ -21,6 +21,8 @@ const STATUS: &str = "SELECT status FROM schedule_ticks
 const IS_PAUSED: &str = "SELECT status = 'paused_manual' FROM schedule_entries WHERE plugin = ?1 AND schedule_id = ?2";
 const SCHEDULED: &str = "SELECT id FROM job_queue WHERE plugin = ?1 AND command = ?2 AND submitted_by = 'scheduler'
     AND status IN ('queued', 'running') ORDER BY rowid";
+const IS_SCHEDULED: &str = "SELECT 1 FROM job_queue WHERE plugin = ?1 AND command = ?2 AND submitted_by = 'scheduler'
+    AND status IN ('queued', 'running') LIMIT 1";
 /// Whether there are more than `?3`.
 const OUTSTANDING: &str = "SELECT 1 FROM job_queue WHERE plugin = ?1 AND command = ?2
     AND status IN ('queued', 'running') LIMIT 1 OFFSET ?3";
@@ -33,7 +35,7 @@ const AFTERWARDS: &str = "UPDATE schedule_entries SET last_fired_at = iif(?4, ?6
     WHERE plugin = ?1 AND schedule_id = ?2 AND fingerprint = ?3";
 
 #[cfg(test)]
-pub(super) const ALL: &[&str] = &[STATUS, IS_PAUSED, SCHEDULED, OUTSTANDING, WAIT, AFTERWARDS];
+pub(super) const ALL: &[&str] = &[STATUS, IS_PAUSED, SCHEDULED, IS_SCHEDULED, OUTSTANDING, WAIT, AFTERWARDS];
 
 impl<'a> From<&'a Due> for Timed<'a> {
     fn from(due: &'a Due) -> Self {
@@ -67,8 +69,13 @@ impl Transaction<'_> {
         if let Some(reason) = due.skip {
             return self.skip(due, reason);
         }
-        let scheduled = self.scheduled(plugin, command)?;
-        let is_busy = !scheduled.is_empty();
+        // all of them only for who cancels them: a schedule that queues may have thousands
+        let (is_busy, superseded) = if due.if_running == IfRunning::Cancel {
+            let scheduled = self.scheduled(plugin, command)?;
+            (!scheduled.is_empty(), scheduled)
+        } else {
+            (self.conn.prepare_cached(IS_SCHEDULED)?.exists([plugin, command])?, Vec::new())
+        };
         match due.if_running {
             IfRunning::Skip | IfRunning::Cancel if is_busy && due.is_catch_up => {
                 return self.wait(due, TickReason::Running);
@@ -81,7 +88,6 @@ impl Transaction<'_> {
         if admission == Admission::Refuse {
             return self.skip(due, TickReason::BreakerOpen);
         }
-        let superseded = if due.if_running == IfRunning::Cancel { scheduled } else { Vec::new() };
         // before anything is cancelled: a tick that gives way must not have killed what it gives way to
         if self.is_guard_full(due, superseded.len())? {
             return if due.is_catch_up { self.wait(due, TickReason::Guard) } else { self.skip(due, TickReason::Guard) };
