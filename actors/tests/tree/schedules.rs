@@ -365,7 +365,8 @@ async fn what_schedules_do_is_said_live() {
         "{id: p, every: 10m, payload: {do: config}}",
         "{id: w, cron: \"20 12 * * *\", only_between: \"13:00-14:00\", timezone: UTC, command: sync}",
     ];
-    let breaker = "    retry:\n      max_attempts: 1\n    circuit_breaker:\n      threshold: 1\n      reset_after: 2h\n";
+    let breaker =
+        "    retry:\n      max_attempts: 1\n    circuit_breaker:\n      threshold: 1\n      reset_after: 2h\n";
     let moved = Moved::start(NOON, &plugin("mine", &entries, breaker)).await;
     for time in ["2026-03-01T12:10:00Z", "2026-03-01T12:20:00Z"] {
         moved.until(time).await;
