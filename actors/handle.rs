@@ -140,6 +140,9 @@ impl Gateway for Handle {
         let Some(found) = generation.schedules.get(&plugin, &schedule).cloned() else {
             return Err(Refusal::UnknownSchedule { plugin, schedule: Some(schedule) });
         };
+        if let Err(reason) = &found.timing {
+            return Err(Refusal::InvalidSchedule { plugin, schedule, reason: reason.clone() });
+        }
         let runnable = generation.catalog.get(&plugin).filter(|p| p.is_runnable && p.command(&found.command).is_some());
         if runnable.is_none() {
             return Err(Refusal::PluginGone(plugin));

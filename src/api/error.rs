@@ -56,6 +56,7 @@ codes! {
     MethodNotAllowed METHOD_NOT_ALLOWED "method_not_allowed" "The path is served, but not with that method.";
     BodyTimeout REQUEST_TIMEOUT "body_timeout" "The body did not arrive in time.";
     AlreadyTerminal CONFLICT "already_terminal" "The job had ended before; nothing was changed.";
+    InvalidSchedule CONFLICT "invalid_schedule" "The schedule can't be read, so nothing of it is run.";
     NotReplayable CONFLICT "not_replayable" "The job has not ended, or what it ran or its input is gone.";
     BodyTooLarge PAYLOAD_TOO_LARGE "body_too_large" "The body is larger than `api.max_body_size`.";
     ContextTooLarge PAYLOAD_TOO_LARGE "context_too_large" "What the pipeline's first steps claim as baggage is larger than a context may be.";
@@ -248,6 +249,12 @@ impl From<Refusal> for ApiError {
             .context(json!({ "plugin": plugin })),
             Refusal::UnknownPipeline(name) => Self::unknown_pipeline(&name, []),
             Refusal::UnknownSchedule { plugin, schedule } => Self::unknown_schedule(&plugin, schedule.as_deref(), []),
+            Refusal::InvalidSchedule { plugin, schedule, reason } => Self::new(
+                Code::InvalidSchedule,
+                format!("schedule {schedule:?} of plugin {plugin:?} can't be read: {reason}"),
+                "`ductile config check` names its file and line; reload when it is mended",
+            )
+            .context(json!({ "plugin": plugin, "schedule_id": schedule })),
             Refusal::SeveralEntries { entries } => Self::several_entries(entries),
             Refusal::Baggage(why) => Self::new(
                 Code::InvalidBaggage,

@@ -109,6 +109,15 @@ pub enum Refusal {
         /// The schedule that was named; `None` when the plugin has none at all.
         schedule: Option<String>,
     },
+    /// The schedule can't be read, so nothing of it is run; the text says why.
+    InvalidSchedule {
+        /// Its plugin.
+        plugin: String,
+        /// Its id.
+        schedule: String,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// A start with `is_single` would have been more than one job.
     SeveralEntries {
         /// Jobs that the pipeline begins with.

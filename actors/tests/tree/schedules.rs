@@ -302,6 +302,8 @@ async fn an_invalid_entry_stops_no_other() {
     moved.until("2026-03-01T12:10:00Z").await;
     moved.idle().await;
     let handle = moved.gateway.handle();
+    let run = handle.run_schedule("mine".to_owned(), "bad".to_owned(), "api", "a test".to_owned()).await;
+    assert!(matches!(run, Err(Refusal::InvalidSchedule { .. })), "{run:?}");
     handle.reload("a test".to_owned()).await.expect("it was invalid before");
     moved.edit("id: good, every: 10m", "id: good, every: 10m, cron: \"* * * * *\"");
     let refused = handle.reload("a test".to_owned()).await;
