@@ -71,6 +71,8 @@ pub struct Timing {
     pub not_on: Weekdays,
     /// Tells timings apart; lower-case hex.
     pub fingerprint: Arc<str>,
+    /// Keeps the jitter of schedules apart that have one timing: see [`Timing::drawn_for`].
+    seed: u64,
 }
 
 /// What yields the instants.

@@ -85,7 +85,7 @@ fn entry(
     keys.close(findings);
     let wrong: Vec<String> = findings.problems[before..].iter().filter_map(|p| reason(p, path)).collect();
     let timing = match timing {
-        Some(timing) if wrong.is_empty() => Ok(timing),
+        Some(timing) if wrong.is_empty() => Ok(timing.drawn_for(plugin, &id)),
         _ if wrong.is_empty() => Err("a variable that it names is not defined".to_owned()),
         _ => Err(wrong.join("; ")),
     };

@@ -57,9 +57,16 @@ impl Timing {
         if not_on == Weekdays::ALL {
             return Err("`not_on` names all days, so it never fires; leave one out".to_owned());
         }
-        let mut timing = Self { rule, jitter, zone, window, not_on, fingerprint: Arc::from("") };
+        let mut timing = Self { rule, jitter, zone, window, not_on, fingerprint: Arc::from(""), seed: 0 };
         timing.fingerprint = timing.identity().into();
         Ok(timing)
+    }
+
+    /// The same, with a jitter of its own for that schedule: those that begin together shall not be due together.
+    #[must_use]
+    pub fn drawn_for(self, plugin: &str, schedule: &str) -> Self {
+        let hash = blake3::hash(format!("{plugin}\n{schedule}").as_bytes());
+        Self { seed: first_number(&hash), ..self }
     }
 
     /// The first tick whose instant is after `after`. `anchor` is where the grid of [`Rule::Every`] begins, and the start
@@ -130,12 +137,11 @@ impl Timing {
         }
         let mut hasher = blake3::Hasher::new();
         hasher.update(self.fingerprint.as_bytes());
+        hasher.update(&self.seed.to_le_bytes());
         hasher.update(&instant.timestamp_millis().to_le_bytes());
-        let mut first = [0; 8];
-        first.copy_from_slice(&hasher.finalize().as_bytes()[..8]);
         // Both bounds are within it: `half` is rounded down.
         let half = width / 2;
-        let drawn = u64::from_le_bytes(first) % (half.unsigned_abs() * 2 + 1);
+        let drawn = first_number(&hasher.finalize()) % (half.unsigned_abs() * 2 + 1);
         drawn as i64 - half
     }
 
@@ -180,6 +186,12 @@ fn next_of(cron: &Cron, zone: Tz, after: Timestamp) -> Option<Timestamp> {
             return Some(instant);
         }
     }
+}
+
+fn first_number(hash: &blake3::Hash) -> u64 {
+    let mut first = [0; 8];
+    first.copy_from_slice(&hash.as_bytes()[..8]);
+    u64::from_le_bytes(first)
 }
 
 /// Saturating: no recorded time is farther away.

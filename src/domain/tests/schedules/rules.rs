@@ -86,6 +86,10 @@ fn jitter_moves_the_due_time_and_not_the_instant() {
     // A tenth each, of a thousand draws: five deviations are 47.
     assert!((53..=147).contains(&low) && (53..=147).contains(&high), "{low} {high}");
     assert!(offsets.iter().collect::<BTreeSet<_>>().len() > 900);
+    let other = timing.clone().drawn_for("mail", "hourly").upcoming(anchor, anchor, 1_000);
+    let together = ticks.iter().zip(&other).filter(|(tick, other)| tick.due == other.expected.due).count();
+    assert!(together < 10, "schedules with one timing are due together {together} times of a thousand");
+    assert_eq!(timing.clone().drawn_for("mail", "hourly").fingerprint, timing.fingerprint);
     let widest = Timing::new(Rule::Every(interval), interval, Tz::UTC, None, Weekdays::default()).expect("it fires");
     let dues: Vec<_> = widest.upcoming(anchor, anchor, 1_000).into_iter().map(|tick| tick.expected.due).collect();
     assert!(dues.is_sorted() && dues[0] > anchor);
