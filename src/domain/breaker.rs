@@ -70,6 +70,8 @@ pub struct Breaker {
     pub last_failure_at: Option<Timestamp>,
     /// The job that was counted last.
     pub last_job: Option<JobId>,
+    /// The job whose end decides, while it is half-open.
+    pub probe: Option<JobId>,
 }
 
 /// `circuit_breaker_transitions.reason`.
@@ -121,8 +123,8 @@ pub enum Admission {
 }
 
 impl Breaker {
-    /// Decides about a tick. `is_probe_alive` says whether a job that the scheduler submitted for the same plugin and
-    /// command is queued or running: a probe that ended without counting (it was cancelled) must not block for ever.
+    /// Decides about a tick. `is_probe_alive` says whether the probe is queued or running: one that ended without counting
+    /// (it was cancelled) must not block for ever.
     #[must_use]
     pub fn admit(&self, policy: &BreakerPolicy, is_probe_alive: bool, now: Timestamp) -> Admission {
         match self.state {
@@ -139,8 +141,9 @@ impl Breaker {
         }
     }
 
-    /// The probe was fired.
-    pub fn probe(&mut self) -> Option<BreakerChange> {
+    /// The probe was fired, perhaps in the place of one that never counted.
+    pub fn probe(&mut self, job: JobId) -> Option<BreakerChange> {
+        self.probe = Some(job);
         self.change(Circuit::HalfOpen, BreakerReason::CooldownElapsed)
     }
 
@@ -153,14 +156,20 @@ impl Breaker {
         now: Timestamp,
     ) -> Option<BreakerChange> {
         let is_success = is_success?;
+        // what was fired before it opened and is no probe tells nothing about now
+        let is_silent = match self.state {
+            Circuit::Closed => false,
+            Circuit::Open => is_success,
+            Circuit::HalfOpen => self.probe != Some(job),
+        };
+        if is_silent {
+            return None;
+        }
         self.last_job = Some(job);
+        self.probe = None;
         if is_success {
             self.failure_count = 0;
-            return match self.state {
-                // it was fired before the breaker opened and is no probe
-                Circuit::Open => None,
-                Circuit::HalfOpen | Circuit::Closed => self.change(Circuit::Closed, BreakerReason::Success),
-            };
+            return self.change(Circuit::Closed, BreakerReason::Success);
         }
         self.failure_count = self.failure_count.saturating_add(1);
         self.last_failure_at = Some(now);
@@ -177,6 +186,7 @@ impl Breaker {
     /// An operator resets it.
     pub fn reset(&mut self) -> Option<BreakerChange> {
         self.failure_count = 0;
+        self.probe = None;
         self.change(Circuit::Closed, BreakerReason::ManualReset)
     }
 
@@ -195,6 +205,10 @@ mod tests {
 
     fn job() -> JobId {
         "01890f3e-7c5a-7000-8000-000000000001".parse().expect("a UUID")
+    }
+
+    fn older() -> JobId {
+        "01890f3e-7c5a-7000-8000-000000000000".parse().expect("a UUID")
     }
 
     fn at(seconds: i64) -> Timestamp {
@@ -235,7 +249,7 @@ mod tests {
         let mut open = after(&[false, false, false]);
         assert_eq!(open.admit(&POLICY, false, at(59)), Admission::Refuse);
         assert_eq!(open.admit(&POLICY, false, at(60)), Admission::Probe);
-        let change = open.probe().expect("a change");
+        let change = open.probe(job()).expect("a change");
         assert_eq!((change.to, change.reason), (Circuit::HalfOpen, BreakerReason::CooldownElapsed));
         assert_eq!(open.admit(&POLICY, true, at(999)), Admission::Refuse, "one at a time");
         let mut failed = open;
@@ -250,18 +264,37 @@ mod tests {
     #[test]
     fn a_probe_that_never_counted_is_replaced() {
         let mut half = after(&[false, false, false]);
-        half.probe();
-        assert_eq!(half.count(&POLICY, job(), None, at(61)), None);
+        half.probe(older());
+        assert_eq!(half.count(&POLICY, older(), None, at(61)), None);
         assert_eq!(half.admit(&POLICY, false, at(62)), Admission::Probe);
-        assert_eq!(half.probe(), None);
+        assert_eq!(half.probe(job()), None);
+        assert_eq!(half.count(&POLICY, older(), Some(true), at(63)), None, "another probes in its place");
+        let change = half.count(&POLICY, job(), Some(true), at(64)).expect("a change");
+        assert_eq!((change.from, change.to), (Circuit::HalfOpen, Circuit::Closed));
+    }
+
+    /// BRK-04: one that was fired before it opened runs beside the probe, and ends first.
+    #[test]
+    fn only_the_probe_decides_while_it_is_half_open() {
+        let mut half = after(&[false, false, false]);
+        half.probe(job());
+        let before = half;
+        for is_success in [true, false] {
+            assert_eq!(half.count(&POLICY, older(), Some(is_success), at(61)), None);
+            assert_eq!(half, before);
+        }
+        let change = half.count(&POLICY, job(), Some(false), at(62)).expect("a change");
+        assert_eq!((change.from, change.to, half.failure_count), (Circuit::HalfOpen, Circuit::Open, 4));
+        assert_eq!(half.probe, None);
     }
 
     #[test]
     fn what_was_fired_before_it_opened_does_not_close_it() {
         let mut open = after(&[false, false, false]);
         assert_eq!(open.count(&POLICY, job(), Some(true), at(1)), None);
-        assert_eq!((open.state, open.failure_count), (Circuit::Open, 0));
+        assert_eq!((open.state, open.failure_count), (Circuit::Open, 3));
         assert_eq!(open.count(&POLICY, job(), Some(false), at(30)), None);
+        assert_eq!((open.state, open.failure_count), (Circuit::Open, 4));
         assert_eq!(open.admit(&POLICY, false, at(60)), Admission::Probe, "a late failure does not hold it open longer");
     }
 

@@ -234,6 +234,8 @@ CREATE TABLE circuit_breakers (
     last_failure_at TEXT,
     last_job_id TEXT,
     updated_at TEXT NOT NULL,
+    -- own: the job whose end decides while it is half-open
+    probe_job_id TEXT,
     PRIMARY KEY (plugin, command)
 );
 

@@ -4,6 +4,7 @@ ALTER TABLE job_attempts ADD COLUMN cpu_ms INTEGER;
 ALTER TABLE job_attempts ADD COLUMN peak_memory INTEGER;
 CREATE INDEX job_queue_scheduled_idx ON job_queue (plugin, command)
     WHERE submitted_by = 'scheduler' AND status IN ('queued', 'running');
+ALTER TABLE circuit_breakers ADD COLUMN probe_job_id TEXT;
 ALTER TABLE schedule_entries ADD COLUMN fingerprint TEXT;
 ALTER TABLE schedule_entries ADD COLUMN anchor_at TEXT;
 ALTER TABLE schedule_entries ADD COLUMN armed_by TEXT;

@@ -58,7 +58,8 @@ async fn a_breaker_goes_through_its_cycle() {
     assert_eq!(words(&event), Some(opened));
     let event = event.expect("an event");
     assert_eq!((&*event.plugin, &*event.command, event.job), ("echo", "poll", Some(second.fence.job)));
-    assert_eq!(bed.ledger.readers.open_breakers().await.expect("read"), 1);
+    assert_eq!(bed.ledger.readers.open_breakers(|plugin| plugin == "echo").await.expect("read"), 1);
+    assert_eq!(bed.ledger.readers.open_breakers(|plugin| plugin == "other").await.expect("read"), 0);
 
     assert_eq!(skipped(&bed.tick(due("default", bed.minute(0))).await), TickReason::BreakerOpen);
     bed.hands.advance(Duration::from_secs(299));
@@ -223,6 +224,49 @@ async fn a_cancelled_probe_is_replaced() {
     bed.ledger.close().await;
 }
 
+/// BRK-04: with `if_running: queue` an older job runs beside the probe; only the probe's end decides.
+#[tokio::test]
+async fn an_older_job_that_ends_beside_the_probe_says_nothing() {
+    let bed = Bed::new().await;
+    bed.generation(1, POLICY).await;
+    let older = [bed.scheduled("echo", "poll").await, bed.scheduled("echo", "poll").await];
+    let last = bed.scheduled("echo", "poll").await;
+    open(&bed).await;
+    bed.succeed(&last).await;
+    assert_eq!(state(&bed).await, ("open".into(), 2), "a success from before says nothing either");
+    bed.hands.advance(POLICY.reset_after);
+    let probe = fired(&bed.tick(queueing("default", bed.minute(5))).await);
+    let bed = bed.reopen().await;
+    bed.generation(1, POLICY).await;
+    assert_eq!(bed.succeed(&older[0]).await.breaker, None);
+    assert_eq!(bed.fail(&older[1]).await.breaker, None);
+    assert_eq!(state(&bed).await, ("half_open".into(), 2));
+    assert_eq!(skipped(&bed.tick(queueing("default", bed.minute(6))).await), TickReason::BreakerOpen);
+    let claimed = bed.take(probe).await;
+    let closed = (Circuit::HalfOpen, Circuit::Closed, BreakerReason::Success, 0);
+    assert_eq!(words(&bed.succeed(&claimed).await.breaker), Some(closed));
+    bed.ledger.close().await;
+}
+
+/// BRK-04: what still runs from before does not stand for a probe that was cancelled.
+#[tokio::test]
+async fn a_cancelled_probe_is_replaced_while_an_older_job_runs() {
+    let bed = Bed::new().await;
+    bed.generation(1, POLICY).await;
+    let older = bed.scheduled("echo", "poll").await;
+    open(&bed).await;
+    bed.hands.advance(POLICY.reset_after);
+    let cancelled = fired(&bed.tick(queueing("default", bed.minute(5))).await);
+    bed.ledger.writer.cancel(cancelled, "x".into(), "x".into()).await.expect("dead");
+    let probe = fired(&bed.tick(queueing("default", bed.minute(6))).await);
+    bed.succeed(&older).await;
+    assert_eq!(state(&bed).await, ("half_open".into(), 2));
+    let claimed = bed.take(probe).await;
+    bed.succeed(&claimed).await;
+    assert_eq!(state(&bed).await, ("closed".into(), 0));
+    bed.ledger.close().await;
+}
+
 /// A tick that is let pass but gives way otherwise is no probe.
 #[tokio::test]
 async fn only_a_job_is_a_probe() {
@@ -288,7 +332,7 @@ async fn the_tables_have_the_documented_columns() {
     let tables = [
         (
             "circuit_breakers",
-            "plugin command state failure_count opened_at last_failure_at last_job_id updated_at",
+            "plugin command state failure_count opened_at last_failure_at last_job_id updated_at probe_job_id",
             "plugin command",
         ),
         (

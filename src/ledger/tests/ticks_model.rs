@@ -261,6 +261,10 @@ impl World {
         of.into_iter().map(|(_, id)| id).collect()
     }
 
+    fn is_probe_alive(&self) -> bool {
+        self.breaker.probe.is_some_and(|probe| !self.jobs[&probe].status.is_terminal())
+    }
+
     fn foresee(&self, call: &Call, minute: i64) -> Foreseen {
         let entry = &self.entries[call.schedule];
         if entry.ticks.get(&minute).is_some_and(|tick| tick.status != TickStatus::Expected) {
@@ -278,7 +282,7 @@ impl World {
             IfRunning::Skip if gives_way => return Foreseen::Skips(TickReason::Running),
             _ => {}
         }
-        if self.breaker.admit(&POLICY, gives_way, self.bed.hands.now()) == Admission::Refuse {
+        if self.breaker.admit(&POLICY, self.is_probe_alive(), self.bed.hands.now()) == Admission::Refuse {
             return Foreseen::Skips(TickReason::BreakerOpen);
         }
         let cancels = if call.if_running == IfRunning::Cancel { scheduled } else { Vec::new() };
@@ -338,7 +342,7 @@ impl World {
             }
             (Foreseen::Fires { cancels }, Ticked::Fired { job, cancelled, flagged, breaker, .. }) => {
                 assert_eq!(job, due.job.id);
-                let is_probe = self.breaker.admit(&POLICY, !self.in_flight(true).is_empty(), self.bed.hands.now());
+                let is_probe = self.breaker.admit(&POLICY, self.is_probe_alive(), self.bed.hands.now());
                 let mut told: Vec<JobId> =
                     cancelled.iter().map(|buried| buried.transition.job).chain(flagged).collect();
                 told.sort_unstable();
@@ -346,7 +350,7 @@ impl World {
                 wanted.sort_unstable();
                 assert_eq!(told, wanted);
                 cancels.into_iter().for_each(|job| self.cancelled(job));
-                let change = if is_probe == Admission::Probe { self.breaker.probe() } else { None };
+                let change = if is_probe == Admission::Probe { self.breaker.probe(job) } else { None };
                 assert_eq!(breaker.map(|event| event.change), change);
                 let row = self.bed.ledger.readers.job(job).await.expect("read").expect("there").row;
                 self.remember(job, row, true);

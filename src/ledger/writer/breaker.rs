@@ -12,15 +12,16 @@ use super::transaction::Transaction;
 use crate::error::WriteError;
 use crate::schedules::BreakerEvent;
 
-const READ: &str = "SELECT state, failure_count, opened_at, last_failure_at, last_job_id FROM circuit_breakers
+const READ: &str =
+    "SELECT state, failure_count, opened_at, last_failure_at, last_job_id, probe_job_id FROM circuit_breakers
     WHERE plugin = ?1 AND command = ?2";
 const COMMANDS: &str = "SELECT command FROM circuit_breakers WHERE plugin = ?1 ORDER BY command";
 const WRITE: &str = "INSERT INTO circuit_breakers (plugin, command, state, failure_count, opened_at, last_failure_at,
-        last_job_id, updated_at)
-    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
+        last_job_id, probe_job_id, updated_at)
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)
     ON CONFLICT (plugin, command) DO UPDATE SET state = excluded.state, failure_count = excluded.failure_count,
         opened_at = excluded.opened_at, last_failure_at = excluded.last_failure_at,
-        last_job_id = excluded.last_job_id, updated_at = excluded.updated_at";
+        last_job_id = excluded.last_job_id, probe_job_id = excluded.probe_job_id, updated_at = excluded.updated_at";
 const RECORD: &str = "INSERT INTO circuit_breaker_transitions (plugin, command, from_state, to_state, failure_count,
         reason, job_id, created_at)
     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
@@ -62,11 +63,8 @@ impl Transaction<'_> {
 
     /// Fires the probe of a breaker that let it pass.
     pub(super) fn probe(&self, guard: &mut Guard<'_>, job: JobId) -> Result<Option<BreakerEvent>, rusqlite::Error> {
-        match guard.breaker.probe() {
-            // a probe before it ended without a word
-            None => Ok(None),
-            change => self.keep(guard, change, Some(job)),
-        }
+        let change = guard.breaker.probe(job);
+        self.keep(guard, change, Some(job))
     }
 
     /// Closes every breaker of the plugin; those that were closed forget their failures.
@@ -98,6 +96,7 @@ impl Transaction<'_> {
             breaker.opened_at.map(time::format),
             breaker.last_failure_at.map(time::format),
             breaker.last_job.map(|id| id.to_string()),
+            breaker.probe.map(|id| id.to_string()),
             self.at,
         ])?;
         let Some(change) = change else { return Ok(None) };
@@ -119,12 +118,14 @@ impl Transaction<'_> {
 /// Words that are not ours count as those of a breaker that never saw a job.
 fn read(row: &Row<'_>) -> Result<Breaker, rusqlite::Error> {
     let moment = |column| Ok::<_, rusqlite::Error>(row.get_ref(column)?.as_str_or_null()?.and_then(time::parse));
+    let job = |column| Ok::<_, rusqlite::Error>(row.get_ref(column)?.as_str_or_null()?.and_then(|id| id.parse().ok()));
     Ok(Breaker {
         state: Circuit::parse(row.get_ref(0)?.as_str()?).unwrap_or_default(),
         failure_count: u32::try_from(row.get::<_, i64>(1)?).unwrap_or(0),
         opened_at: moment(2)?,
         last_failure_at: moment(3)?,
-        last_job: row.get_ref(4)?.as_str_or_null()?.and_then(|id| id.parse().ok()),
+        last_job: job(4)?,
+        probe: job(5)?,
     })
 }
 

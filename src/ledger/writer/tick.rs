@@ -23,6 +23,7 @@ const SCHEDULED: &str = "SELECT id FROM job_queue WHERE plugin = ?1 AND command 
     AND status IN ('queued', 'running') ORDER BY rowid";
 const IS_SCHEDULED: &str = "SELECT 1 FROM job_queue WHERE plugin = ?1 AND command = ?2 AND submitted_by = 'scheduler'
     AND status IN ('queued', 'running') LIMIT 1";
+const IS_ALIVE: &str = "SELECT 1 FROM job_queue WHERE id = ?1 AND status IN ('queued', 'running')";
 /// Whether there are more than `?3`.
 const OUTSTANDING: &str = "SELECT 1 FROM job_queue WHERE plugin = ?1 AND command = ?2
     AND status IN ('queued', 'running') LIMIT 1 OFFSET ?3";
@@ -35,7 +36,7 @@ const AFTERWARDS: &str = "UPDATE schedule_entries SET last_fired_at = iif(?4, ?6
     WHERE plugin = ?1 AND schedule_id = ?2 AND fingerprint = ?3";
 
 #[cfg(test)]
-pub(super) const ALL: &[&str] = &[STATUS, IS_PAUSED, SCHEDULED, IS_SCHEDULED, OUTSTANDING, WAIT, AFTERWARDS];
+pub(super) const ALL: &[&str] = &[STATUS, IS_PAUSED, SCHEDULED, IS_SCHEDULED, IS_ALIVE, OUTSTANDING, WAIT, AFTERWARDS];
 
 impl<'a> From<&'a Due> for Timed<'a> {
     fn from(due: &'a Due) -> Self {
@@ -84,7 +85,11 @@ impl Transaction<'_> {
             IfRunning::Skip | IfRunning::Queue | IfRunning::Cancel => {}
         }
         let mut breaker = self.breaker(plugin, command)?;
-        let admission = breaker.breaker.admit(&breaker.policy, is_busy, self.now);
+        let is_probe_alive = match breaker.breaker.probe {
+            Some(probe) => self.conn.prepare_cached(IS_ALIVE)?.exists([probe.to_string()])?,
+            None => false,
+        };
+        let admission = breaker.breaker.admit(&breaker.policy, is_probe_alive, self.now);
         if admission == Admission::Refuse {
             return self.skip(due, TickReason::BreakerOpen);
         }
