@@ -11,6 +11,26 @@ use ductile_domain::time::Timestamp;
 use crate::error::WriteError;
 use crate::ops::Buried;
 
+/// A tick of the table named that was taken back before it was due: the change that did it may be undone, so it counts as
+/// never seen.
+macro_rules! taken_back {
+    ($table:literal) => {
+        concat!(
+            "(",
+            $table,
+            ".status = 'skipped' AND ",
+            $table,
+            ".reason IN ('removed', 'replaced', 'clock_went_back') AND ",
+            $table,
+            ".ended_at < ",
+            $table,
+            ".due_at)"
+        )
+    };
+}
+
+pub(crate) use taken_back;
+
 /// What the rows of one schedule become. Times are kept with milliseconds.
 #[derive(Debug, Clone)]
 pub struct Arrangement {

@@ -199,16 +199,16 @@ impl Readers {
         Ok(row.and_then(|row| row.get::<String, _>(0).parse().ok()))
     }
 
-    /// Breakers that are open.
+    /// How many breakers are open, of the plugins that are in force: one that was removed leaves its rows behind.
     ///
     /// # Errors
     /// When the read failed.
-    pub async fn open_breakers(&self) -> Result<u64, Error> {
-        let row = sqlx::query("SELECT count(*) FROM circuit_breakers WHERE state = 'open'")
-            .fetch_one(&self.pool)
+    pub async fn open_breakers(&self, is_in_force: impl Fn(&str) -> bool) -> Result<u64, Error> {
+        let rows = sqlx::query("SELECT plugin FROM circuit_breakers WHERE state = 'open'")
+            .fetch_all(&self.pool)
             .await
             .map_err(reading("the breakers"))?;
-        Ok(unsigned(row.get(0)))
+        Ok(rows.iter().filter(|row| is_in_force(row.get(0))).count() as u64)
     }
 
     /// Every row in `running`.

@@ -11,7 +11,7 @@ use sqlx::{QueryBuilder, Row as _};
 use super::queue::unsigned;
 use super::{Readers, reading};
 use crate::error::Error;
-use crate::schedules::Entry;
+use crate::schedules::{Entry, taken_back};
 
 /// Which ticks a list shows; empty fields match everything.
 #[derive(Debug, Clone, Default)]
@@ -116,13 +116,6 @@ pub struct BreakerTransitionRow {
     pub created_at: String,
 }
 
-/// A tick that was taken back before it was due (`t`): the change that did it may be undone, so it counts as never seen.
-macro_rules! taken_back {
-    () => {
-        "t.status = 'skipped' AND t.reason IN ('removed', 'replaced', 'clock_went_back') AND t.ended_at < t.due_at"
-    };
-}
-
 /// One row for each expected tick, and at least one for each entry. `+column` keeps the planner on the index of expected
 /// ticks: that of identities would walk over the history.
 const ENTRIES: &str = concat!(
@@ -130,9 +123,9 @@ const ENTRIES: &str = concat!(
         e.last_fired_at, e.last_success_at, e.last_success_job_id, e.next_run_at,
         (SELECT coalesce(t.last_instant, t.instant) FROM schedule_ticks t WHERE t.plugin = e.plugin
             AND t.schedule_id = e.schedule_id AND t.fingerprint = e.fingerprint AND t.status <> 'expected'
-            AND NOT (",
-    taken_back!(),
-    ") ORDER BY t.instant DESC LIMIT 1),
+            AND NOT ",
+    taken_back!("t"),
+    " ORDER BY t.instant DESC LIMIT 1),
         x.instant, x.due_at
      FROM schedule_entries e LEFT JOIN schedule_ticks x ON x.plugin = e.plugin AND x.schedule_id = e.schedule_id
         AND x.status = 'expected' AND +x.fingerprint = e.fingerprint"
@@ -144,9 +137,9 @@ const ENDED: &str = concat!(
     "SELECT wanted.value FROM json_each(?4) wanted JOIN schedule_ticks t ON t.id = (SELECT n.id FROM schedule_ticks n
         WHERE n.plugin = ?1 AND n.schedule_id = ?2 AND n.fingerprint = ?3 AND n.instant <= wanted.value
         ORDER BY n.instant DESC LIMIT 1)
-     WHERE t.status NOT IN ('expected', 'missed') AND NOT (",
-    taken_back!(),
-    ") AND coalesce(t.last_instant, t.instant) >= wanted.value"
+     WHERE t.status NOT IN ('expected', 'missed') AND NOT ",
+    taken_back!("t"),
+    " AND coalesce(t.last_instant, t.instant) >= wanted.value"
 );
 
 const TICKS: &str = "SELECT id, plugin, schedule_id, fingerprint, instant, due_at, status, reason, job_id, instants,

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use ductile_domain::schedule::{EntryStatus, Expected, TickReason, TickStatus};
 use ductile_domain::time::Timestamp;
-use ductile_ledger::{Arrangement, Due, Ended, Ticked};
+use ductile_ledger::{Arrangement, Due, Ended, Ticked, WriteError};
 use support::Bed;
 use support::schedules::{PRINT, arrangement, due, ended, expected, fired, queueing};
 
@@ -235,7 +235,8 @@ async fn two_hundred_are_arranged_together() {
     };
     for from in 0..3 {
         let began = std::time::Instant::now();
-        bed.ledger.writer.arrange(many(from)).await.expect("arranged");
+        let arranged = bed.ledger.writer.arrange(many(from)).await.expect("answered");
+        assert!(arranged.iter().all(Result::is_ok));
         println!("200 schedules, one missed tick each: {:?}", began.elapsed());
     }
     let began = std::time::Instant::now();
@@ -247,6 +248,28 @@ async fn two_hundred_are_arranged_together() {
     assert_eq!(bed.number("SELECT count(*) FROM schedule_ticks WHERE status = 'expected'").await, 200);
     assert_eq!(bed.number("SELECT count(*) FROM schedule_ticks WHERE status = 'missed'").await, 600);
     assert_eq!(bed.ledger.readers.entries().await.expect("read").len(), 200);
+    bed.ledger.close().await;
+}
+
+/// One row that can't be written holds up no other schedule, and leaves nothing of its own.
+#[tokio::test]
+async fn an_arrangement_that_cannot_be_written_fails_alone() {
+    let bed = Bed::new().await;
+    let refuse = "CREATE TRIGGER refuse BEFORE INSERT ON schedule_entries WHEN NEW.schedule_id = 'b'
+        BEGIN SELECT RAISE(ABORT, 'refused'); END";
+    sqlx::raw_sql(refuse).execute(&mut bed.sql().await).await.expect("made");
+    let all = || ["a", "b", "c"].map(|schedule| arrangement(schedule, &[bed.minute(1)])).to_vec();
+    let answers = bed.ledger.writer.arrange(all()).await.expect("answered");
+    assert!(matches!(&answers[..], [Ok(()), Err(WriteError::Refused(_)), Ok(())]), "{answers:?}");
+    assert_eq!(bed.ticks_of("a").await, ticks([(1, "expected", None)]));
+    assert_eq!(bed.ticks_of("b").await, []);
+    assert_eq!(bed.ticks_of("c").await, ticks([(1, "expected", None)]));
+    let alone = bed.ledger.writer.arrange(vec![all().remove(1)]).await.expect("answered");
+    assert!(matches!(&alone[..], [Err(WriteError::Refused(_))]), "{alone:?}");
+    sqlx::raw_sql("DROP TRIGGER refuse").execute(&mut bed.sql().await).await.expect("dropped");
+    let answers = bed.ledger.writer.arrange(all()).await.expect("answered");
+    assert!(answers.iter().all(Result::is_ok), "{answers:?}");
+    assert_eq!(bed.ticks_of("b").await, ticks([(1, "expected", None)]));
     bed.ledger.close().await;
 }
 

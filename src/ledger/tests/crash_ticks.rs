@@ -45,7 +45,7 @@ fn victim() {
         let boot = BootId::from(Uuid::now_v7());
         let ledger = open(OpenOptions::new(Path::new(&directory).join("ductile.db"), boot)).await.expect("opens");
         let entries = ["first", "second"].map(|name| arrangement(name, &[minute(0)])).to_vec();
-        ledger.writer.arrange(entries).await.expect("arranged");
+        ledger.writer.arrange(entries).await.expect("answered").into_iter().for_each(|done| done.expect("arranged"));
         for n in 0..1000 {
             for ticked in ledger.writer.tick(both(n), 1).await.expect("answered") {
                 let mut out = std::io::stdout().lock();
@@ -108,7 +108,7 @@ async fn check(dir: &Path, told: &BTreeSet<String>, point: &str) {
     if entries.is_empty() {
         assert_eq!(done, 0, "{point}");
         let again = ["first", "second"].map(|name| arrangement(name, &[minute(0)])).to_vec();
-        ledger.writer.arrange(again).await.expect("arranged");
+        ledger.writer.arrange(again).await.expect("answered").into_iter().for_each(|done| done.expect("arranged"));
         entries = ledger.readers.entries().await.expect("read");
     }
     for entry in entries {

@@ -48,7 +48,13 @@ fn worker() {
         }
         say("arrange");
         let at = chrono::Utc::now();
-        ledger.writer.arrange(vec![arrangement("default", &[at])]).await.expect("arranged");
+        ledger
+            .writer
+            .arrange(vec![arrangement("default", &[at])])
+            .await
+            .expect("answered")
+            .remove(0)
+            .expect("arranged");
         say("tick");
         ledger.writer.tick(vec![due("default", at)], 1).await.expect("answered");
         say("claim");

@@ -83,7 +83,7 @@ impl Life {
         arrangement.ended = (0..6)
             .map(|n| ended(now - TimeDelta::minutes(5 * n), TickStatus::Skipped, TickReason::OutsideWindow))
             .collect();
-        self.ledger.writer.arrange(vec![arrangement]).await.expect("arranged");
+        self.ledger.writer.arrange(vec![arrangement]).await.expect("answered").remove(0).expect("arranged");
     }
 
     async fn enqueue(&self) -> Vec<Candidate> {

@@ -202,7 +202,12 @@ async fn what_is_needed_is_never_pruned() {
             ('echo', 's', 'new', '2026-01-01T00:01:00.000Z', '', 'fired', '', '2026-01-01T00:01:00.000Z'),
             ('echo', 's', 'new', '2026-01-01T00:02:00.000Z', '', 'fired', '', '2026-01-01T00:02:00.000Z'),
             ('echo', 's', 'new', '2026-01-01T00:03:00.000Z', '', 'expected', '', NULL),
-            ('echo', 'gone', 'new', '2026-01-01T00:01:00.000Z', '', 'fired', '', '2026-01-01T00:01:00.000Z')",
+            ('echo', 'gone', 'new', '2026-01-01T00:01:00.000Z', '', 'fired', '', '2026-01-01T00:01:00.000Z');
+         -- taken back, so that it is not the newest that has ended
+         INSERT INTO schedule_ticks
+                (plugin, schedule_id, fingerprint, instant, due_at, status, reason, created_at, ended_at) VALUES
+            ('echo', 's', 'new', '2026-01-01T00:04:00.000Z', '2026-01-01T00:04:00.000Z', 'skipped', 'clock_went_back',
+                '', '2026-01-01T00:02:30.000Z')",
     )
     .await;
     bed.hands.advance(1000 * DAY);

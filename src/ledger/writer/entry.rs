@@ -8,17 +8,20 @@ use rusqlite::params;
 use super::store::Store;
 use super::transaction::Transaction;
 use crate::error::WriteError;
-use crate::schedules::{Arrangement, Ended};
+use crate::schedules::{Arrangement, Ended, taken_back};
 
 const EXPECTED: &str = "SELECT id, fingerprint, instant FROM schedule_ticks
     WHERE plugin = ?1 AND schedule_id = ?2 AND status = 'expected'";
 const END: &str = "UPDATE schedule_ticks SET status = ?2, reason = ?3, ended_at = ?4 WHERE id = ?1";
 /// A tick that was taken back before it was due has never had its turn; when the change that took it is undone, it is
 /// expected again. So is one that was missed by a clock that was ahead: its time has not come.
-const FORGET: &str = "DELETE FROM schedule_ticks
+const FORGET: &str = concat!(
+    "DELETE FROM schedule_ticks
     WHERE plugin = ?1 AND schedule_id = ?2 AND fingerprint = ?3 AND instant = ?4
-        AND (status = 'skipped' AND reason IN ('removed', 'replaced', 'clock_went_back') AND ended_at < due_at
-            OR status = 'missed' AND due_at > ?5)";
+        AND (",
+    taken_back!("schedule_ticks"),
+    " OR status = 'missed' AND due_at > ?5)"
+);
 const EXPECT: &str =
     "INSERT INTO schedule_ticks (plugin, schedule_id, fingerprint, instant, due_at, status, created_at)
     VALUES (?1, ?2, ?3, ?4, ?5, 'expected', ?6)
@@ -171,8 +174,33 @@ impl Transaction<'_> {
 }
 
 impl Store {
-    pub(super) fn arrange(&mut self, arrangements: &[Arrangement]) -> Result<(), WriteError> {
+    /// Writes all of them in one transaction; when it fails, each gets its own.
+    pub(super) fn arrange(&mut self, arrangements: &[Arrangement]) -> Result<Vec<Result<(), WriteError>>, WriteError> {
         self.set_synchronous(false)?;
+        match self.arrange_together(arrangements) {
+            Ok(()) => return Ok(vec![Ok(()); arrangements.len()]),
+            Err(error) if error.is_of_the_file() => return Err(error),
+            Err(error) => {
+                tracing::warn!(component = "ledger", %error, schedules = arrangements.len(), "schedules failed together, trying each alone");
+            }
+        }
+        let mut trouble = None;
+        let alone = |to| {
+            let done = match &trouble {
+                Some(error) => Err(WriteError::clone(error)),
+                None => self.arrange_together(std::slice::from_ref(to)),
+            };
+            if let Err(error) = &done
+                && error.is_of_the_file()
+            {
+                trouble = Some(error.clone());
+            }
+            done
+        };
+        Ok(arrangements.iter().map(alone).collect())
+    }
+
+    fn arrange_together(&self, arrangements: &[Arrangement]) -> Result<(), WriteError> {
         self.transaction(|conn, now| {
             let transaction = Transaction::new(conn, now, None);
             arrangements.iter().try_for_each(|to| transaction.arrange(to))

@@ -86,7 +86,7 @@ enum Errand {
     Vacuum(Reply<Vacuumed>),
     Sample(Reply<bool>),
     Checkpoint(Reply<()>),
-    Arrange(Vec<Arrangement>, Reply<()>),
+    Arrange(Vec<Arrangement>, Reply<Vec<Result<(), WriteError>>>),
     Tick { dues: Vec<Due>, generation: u64, reply: Reply<Vec<Ticked>> },
     Pause { plugin: String, schedule: Option<String>, on: bool, reply: Reply<Vec<String>> },
     ResetBreaker { plugin: String, reply: Reply<Vec<BreakerEvent>> },
@@ -442,13 +442,13 @@ impl Writer {
         self.ask(|reply| Errand::Mark { name, value, reply }).await
     }
 
-    /// Writes what is expected of schedules and what has ended without being fired, all in one transaction: to be called
-    /// with at most 200 schedules and some 1,000 ticks at a time, since nothing else is written meanwhile. It may be
-    /// repeated after a lost answer.
+    /// Writes what is expected of schedules and what has ended without being fired: to be called with at most 200 schedules
+    /// and some 1,000 ticks at a time, since nothing else is written meanwhile. Answers for each whether it is committed:
+    /// all are written together, and one by one when that fails. It may be repeated after a lost answer.
     ///
     /// # Errors
     /// When nothing was committed.
-    pub async fn arrange(&self, arrangements: Vec<Arrangement>) -> Result<(), WriteError> {
+    pub async fn arrange(&self, arrangements: Vec<Arrangement>) -> Result<Vec<Result<(), WriteError>>, WriteError> {
         self.ask(|reply| Errand::Arrange(arrangements, reply)).await
     }
 

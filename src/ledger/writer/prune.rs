@@ -15,6 +15,7 @@ use super::errand::SET_MARK;
 use super::store::Store;
 use crate::error::WriteError;
 use crate::ops::{Deletable, Prune, Pruned};
+use crate::schedules::taken_back;
 
 /// How long a step goes on taking rows. Its last row and the commit come on top.
 const STEP: Duration = Duration::from_millis(20);
@@ -88,12 +89,18 @@ const WALKS: [Walk; 16] = [
     },
     Walk {
         order: Order::Time,
-        // the newest end under the timing in force says where the next tick lies
-        unless_needed: "(NOT EXISTS (SELECT 1 FROM schedule_entries e WHERE e.plugin = schedule_ticks.plugin
+        // the newest end under the timing in force says where the next tick lies, but none that was taken back does
+        unless_needed: concat!(
+            "(NOT EXISTS (SELECT 1 FROM schedule_entries e WHERE e.plugin = schedule_ticks.plugin
                 AND e.schedule_id = schedule_ticks.schedule_id AND e.fingerprint = schedule_ticks.fingerprint)
-            OR EXISTS (SELECT 1 FROM schedule_ticks n WHERE n.plugin = schedule_ticks.plugin
+            OR ",
+            taken_back!("schedule_ticks"),
+            " OR EXISTS (SELECT 1 FROM schedule_ticks n WHERE n.plugin = schedule_ticks.plugin
                 AND n.schedule_id = schedule_ticks.schedule_id AND n.fingerprint = schedule_ticks.fingerprint
-                AND n.instant > schedule_ticks.instant AND n.ended_at IS NOT NULL))",
+                AND n.instant > schedule_ticks.instant AND n.ended_at IS NOT NULL AND NOT ",
+            taken_back!("n"),
+            "))"
+        ),
         ..plain(Deletable::Ticks, "schedule_ticks", "ended_at")
     },
     plain(Deletable::Quarantine, "job_quarantine", "created_at"),

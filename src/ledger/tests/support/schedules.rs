@@ -105,7 +105,7 @@ impl Bed {
     }
 
     pub(crate) async fn arrange(&self, arrangement: Arrangement) {
-        self.ledger.writer.arrange(vec![arrangement]).await.expect("arranged");
+        self.ledger.writer.arrange(vec![arrangement]).await.expect("answered").remove(0).expect("arranged");
     }
 
     pub(crate) async fn tick(&self, due: Due) -> Ticked {
