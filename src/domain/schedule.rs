@@ -23,7 +23,7 @@ use serde_json::value::RawValue;
 pub use cron::Cron;
 pub use days::{Weekdays, Window};
 pub use explain::Upcoming;
-pub use resume::{GRACE, Known, Moment, Passed, Resumed, floor_candidates, is_young, resume};
+pub use resume::{GRACE, Known, Moment, Passed, Resumed, floor_candidates, is_young, own_rows, resume};
 pub use timing::named;
 pub use words::Span;
 
@@ -54,6 +54,13 @@ pub struct Schedule {
     pub catch_up: CatchUp,
     /// What becomes of a tick while a job of the same plugin and command is queued or running.
     pub if_running: IfRunning,
+}
+
+/// So long after its due time, a tick that waits for nothing has not happened, and its schedule is silent.
+#[must_use]
+pub fn silent_after(tick_interval: Duration) -> Duration {
+    const LEAST: Duration = Duration::from_secs(60);
+    LEAST.max(tick_interval.saturating_mul(2))
 }
 
 /// When a schedule is due.

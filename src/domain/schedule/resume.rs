@@ -13,8 +13,14 @@ use super::{CatchUp, EntryStatus, Expected, Rule, Schedule, TickReason, TickStat
 use crate::ids::BootId;
 use crate::time::{self, Timestamp};
 
-/// Missed instants of a schedule that get rows of their own; those before share one.
-const OWN_ROWS: usize = 1_000;
+/// Instants that are looked at one by one before the newest are chosen.
+const NEWEST: usize = 1_000;
+
+/// Rows that a start or a jump of the clock writes for what passed, over all schedules.
+const ROWS: usize = 20_000;
+
+/// The fewest and the most of them that one schedule gets.
+const OWN_ROWS: (usize, usize) = (20, 1_000);
 
 /// `run_all` makes good for so many of the newest.
 const MOST_CAUGHT_UP: usize = 100;
@@ -22,8 +28,9 @@ const MOST_CAUGHT_UP: usize = 100;
 /// A tick that is overdue by less is not late.
 pub const GRACE: TimeDelta = TimeDelta::seconds(60);
 
-/// Instants of an expression that are counted one by one before the rest is estimated: two months of minutes.
-const COUNTED: u32 = 100_000;
+/// Instants of an expression that are counted one by one before the rest is estimated, for each row of its own: two months
+/// of minutes for one schedule, half a day for each of a thousand.
+const COUNTED: usize = 100;
 
 /// What the rows say of a schedule.
 #[derive(Debug, Clone, Copy)]
@@ -59,6 +66,15 @@ pub struct Moment {
     pub jump: Option<(Timestamp, Timestamp)>,
     /// The forward tick is sought behind this: now, or later where the rows know of ticks that have ended after now.
     pub floor: Timestamp,
+    /// Missed instants that get rows of their own, of those in between that are caught up more; those before share one.
+    pub own_rows: usize,
+}
+
+/// How many missed instants of each get rows of their own when so many schedules are looked at.
+#[must_use]
+pub fn own_rows(schedules: usize) -> usize {
+    let (fewest, most) = OWN_ROWS;
+    (ROWS / schedules.max(1)).clamp(fewest, most)
 }
 
 /// What the rows shall say.
@@ -89,7 +105,7 @@ pub struct Passed {
     pub instant: Timestamp,
     /// When it was due.
     pub due: Timestamp,
-    /// The last instant of a run, and how many it has: an estimate beyond a hundred thousand.
+    /// The last instant of a run, and how many it has: of many thousands of an expression an estimate.
     pub last: Option<(Timestamp, u32)>,
     /// How it ended.
     pub status: TickStatus,
@@ -265,12 +281,12 @@ fn go_on(schedule: &Schedule, timing: &Timing, known: &Known<'_>, at: &Moment) -
     // what was to be made good for is ahead again, by a clock that went back
     let (overdue, ahead): (Vec<Expected>, Vec<_>) = overdue.iter().partition(|expected| expected.due <= at.now);
     let (old, late): (Vec<_>, Vec<_>) = overdue.into_iter().partition(|expected| expected.due < at.started);
-    let line = Line { schedule, timing, anchor };
+    let line = Line { schedule, timing, anchor, own_rows: at.own_rows.max(1) };
     if forward.due < at.started {
         return line.was_down(kept, *forward, &old, at);
     }
     // what catches up since an earlier start does so by the policy of today
-    let (mut expect, ended) = line.choose(&old, &mut Run::default());
+    let (mut expect, ended) = line.choose(&old, &mut line.run());
     expect.extend(late);
     let kept = match ahead.is_empty() {
         true => Resumed { ended, ..kept },
@@ -310,12 +326,13 @@ struct Line<'a> {
     schedule: &'a Schedule,
     timing: &'a Timing,
     anchor: Timestamp,
+    own_rows: usize,
 }
 
 impl Line<'_> {
     /// The forward tick was due before the gateway started; `old` ones wait to catch up since before.
     fn was_down(&self, kept: Resumed, forward: Expected, old: &[Expected], at: &Moment) -> Resumed {
-        let mut passed = Run::default();
+        let mut passed = self.run();
         self.pass(&mut passed, forward, |expected| expected.due < at.started, at.started);
         let last = passed.last().unwrap_or(forward.instant);
         let mut next = None;
@@ -339,7 +356,7 @@ impl Line<'_> {
     fn was_late(&self, kept: Resumed, mut expect: Vec<Expected>, forward: Expected, at: &Moment) -> Resumed {
         expect.push(forward);
         let is_over = |expected: &Expected| expected.due <= at.now && !self.is_young(*expected, at.now);
-        let mut passed = Run::default();
+        let mut passed = self.run();
         if let Some(second) = self.timing.next(self.anchor, forward.instant) {
             self.pass(&mut passed, second, is_over, at.now);
         }
@@ -370,9 +387,18 @@ impl Line<'_> {
         chosen.reverse();
         let is_chosen = |expected: &Expected| chosen.binary_search(expected).is_ok();
         passed.newest.retain(|expected| !is_chosen(expected));
+        // a shared row spans nothing that is caught up
+        let spared = chosen.first().map_or(0, |first| passed.newest.iter().filter(|e| *e > first).count());
+        passed.keep(self.own_rows.max(spared));
         let others = old.iter().copied().filter(|expected| !is_chosen(expected)).collect();
-        let ended = Run { newest: others, earlier: None }.into_rows(TickReason::GatewayDown);
+        let ended = Run { newest: others, ..self.run() }.into_rows(TickReason::GatewayDown);
         (chosen, ended)
+    }
+
+    /// Of an expression nothing is caught up, so that no more of the newest are needed than get rows.
+    fn run(&self) -> Run {
+        let most = if matches!(self.timing.rule, Rule::Every(_)) { NEWEST } else { self.own_rows };
+        Run { earlier: None, newest: VecDeque::new(), most }
     }
 
     fn is_young(&self, expected: Expected, now: Timestamp) -> bool {
@@ -399,7 +425,7 @@ impl Line<'_> {
         match self.timing.rule {
             // by division
             Rule::Every(_) => 2,
-            _ => COUNTED,
+            _ => u32::try_from(self.own_rows * COUNTED).unwrap_or(u32::MAX),
         }
     }
 
@@ -411,7 +437,7 @@ impl Line<'_> {
         };
         let gap = gap.max(1);
         let left = until.signed_duration_since(from).num_milliseconds() / gap;
-        let spared = left.saturating_sub(2 * OWN_ROWS as i64);
+        let spared = left.saturating_sub(2 * run.most as i64);
         let to = gap.checked_mul(spared).and_then(|ms| from.checked_add_signed(TimeDelta::milliseconds(ms)));
         match to {
             Some(to) if spared > 0 => {
@@ -424,17 +450,24 @@ impl Line<'_> {
 }
 
 /// Instants that passed: the newest one by one, the earlier ones as a number.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Run {
     /// The first, the last, how many.
     earlier: Option<(Expected, Timestamp, u32)>,
     newest: VecDeque<Expected>,
+    /// So many are kept one by one.
+    most: usize,
 }
 
 impl Run {
     fn push(&mut self, expected: Expected) {
         self.newest.push_back(expected);
-        if self.newest.len() > OWN_ROWS
+        self.keep(self.most);
+    }
+
+    /// Leaves so many of the newest; those before are counted.
+    fn keep(&mut self, newest: usize) {
+        while self.newest.len() > newest
             && let Some(oldest) = self.newest.pop_front()
         {
             self.count_in(oldest, oldest.instant, 1);
@@ -448,9 +481,7 @@ impl Run {
 
     /// All so far and `skipped` more, up to that instant, are earlier ones.
     fn skip_to(&mut self, last: Timestamp, skipped: u32) {
-        while let Some(oldest) = self.newest.pop_front() {
-            self.count_in(oldest, oldest.instant, 1);
-        }
+        self.keep(0);
         if let Some((first, ..)) = self.earlier {
             self.count_in(first, last, skipped);
         }

@@ -8,7 +8,7 @@ use chrono_tz::Tz;
 use ductile_domain::ids::BootId;
 use ductile_domain::schedule::{
     CatchUp, Cron, EntryStatus, Expected, IfRunning, Known, Moment, Passed, Resumed, Rule, Schedule, TickReason,
-    TickStatus, Timing, Weekdays, Window, floor_candidates, resume,
+    TickStatus, Timing, Weekdays, Window, floor_candidates, own_rows, resume,
 };
 use ductile_domain::time::{self, Timestamp};
 use proptest::prelude::*;
@@ -51,7 +51,15 @@ fn cron(text: &str) -> Rule {
 
 /// A look while the gateway runs.
 fn running(now: Timestamp) -> Moment {
-    Moment { now, started: at("2000-01-01T00:00:00Z"), boot: boot(1), is_start: false, jump: None, floor: now }
+    Moment {
+        now,
+        started: at("2000-01-01T00:00:00Z"),
+        boot: boot(1),
+        is_start: false,
+        jump: None,
+        floor: now,
+        own_rows: 1_000,
+    }
 }
 
 /// The first look of a start.
@@ -184,6 +192,43 @@ fn years_that_passed_share_a_row() {
     }
 }
 
+/// Ten thousand schedules after a year: twenty rows each, and what is to be made good for all the same.
+#[test]
+fn of_many_schedules_fewer_rows_are_written() {
+    assert_eq!([0, 1, 20, 100, 1_000, 10_000].map(own_rows), [1_000, 1_000, 1_000, 200, 20, 20]);
+    let (noon, later) = (at(NOON), at(NOON) + TimeDelta::days(365));
+    let minutes = 365 * 1_440;
+    for (rule, catch_up, caught_up) in
+        [(cron("* * * * *"), CatchUp::Skip, 0), (every(60), CatchUp::Skip, 0), (every(60), CatchUp::RunAll, 100)]
+    {
+        let schedule = schedule(rule, catch_up);
+        let mut rows = Rows::of(&schedule, resume(&schedule, None, &starting(noon)));
+        rows.look(&schedule, &Moment { own_rows: 20, ..starting(later) });
+        assert_eq!((rows.ended.len(), rows.expected.len()), (21, caught_up + 1));
+        let counted: i64 = rows.ended.iter().map(|passed| passed.last.map_or(1, |(_, n)| i64::from(n))).sum();
+        let all = minutes - i64::try_from(caught_up).expect("small");
+        assert!((counted - all).abs() <= 2, "{counted} of {all}");
+        let newest_missed = rows.ended.last().expect("one").instant;
+        let first_expected = rows.expected.first().expect("one").instant;
+        assert_eq!(first_expected - newest_missed, TimeDelta::minutes(1));
+    }
+}
+
+/// A shared row spans nothing that is caught up, though its window let few of the newest be.
+#[test]
+fn no_shared_row_spans_what_is_caught_up() {
+    let window = Window::parse("10:00-10:10").expect("a window");
+    let schedule = bounded(every(300), CatchUp::RunAll, Duration::ZERO, Some(window));
+    let mut rows = Rows::of(&schedule, resume(&schedule, None, &starting(at(NOON))));
+    rows.look(&schedule, &Moment { own_rows: 20, ..starting(at(NOON) + TimeDelta::days(30)) });
+    let (first, _) = rows.expected.split_first().expect("some are caught up");
+    for passed in &rows.ended {
+        let Some((last, _)) = passed.last else { continue };
+        assert!(last < first.instant, "{passed:?} {first:?}");
+    }
+    assert!(rows.expected.len() > 5 && rows.ended.len() > 100, "{} {}", rows.expected.len(), rows.ended.len());
+}
+
 /// D-29: a delay is armed by starts only, and a clock that was set back does not hold it up.
 #[test]
 fn a_delay_is_armed_by_each_start_and_by_nothing_else() {
@@ -251,7 +296,7 @@ proptest! {
     /// one tick ahead is expected. Looking twice changes nothing.
     #[test]
     fn every_instant_is_accounted_for_once(
-        rule in any_rule(), catch_up in any_policy(), jitter in 0_u64..2_000,
+        rule in any_rule(), catch_up in any_policy(), jitter in 0_u64..2_000, own_rows in 20_usize..1_000,
         looks in prop::collection::vec((any::<bool>(), 1_u64..1_000_000), 1..6),
     ) {
         let jitter = match rule { Rule::Every(interval) => Duration::from_secs(jitter).min(interval), _ => Duration::ZERO };
@@ -263,6 +308,9 @@ proptest! {
         for (is_start, seconds) in looks {
             now += TimeDelta::seconds(i64::try_from(seconds).expect("small"));
             let moment = if is_start { starting(now) } else { running(now) };
+            // of an expression many would be an estimate
+            let own_rows = if matches!(timing.rule, Rule::Every(_)) { own_rows } else { 1_000 };
+            let moment = Moment { own_rows, ..moment };
             rows.look(&schedule, &moment);
             let again = resume(&schedule, Some(rows.known()), &moment);
             prop_assert_eq!(&again.expect, &rows.expected);
