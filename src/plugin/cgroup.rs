@@ -418,10 +418,8 @@ fn children_of(dir: &Path) -> impl Iterator<Item = PathBuf> {
 
 /// Ends everything in a cgroup and below it, and removes it; false when it stays.
 fn remove_all(dir: &Path) -> bool {
+    // reaches those below too
     let _ = fs::write(dir.join("cgroup.kill"), "1");
-    for child in children_of(dir) {
-        remove_all(&child);
-    }
     is_removed_within(dir, LONG_PATIENCE)
 }
 
@@ -438,8 +436,23 @@ fn is_removed_within(dir: &Path, patience: Duration) -> bool {
     }
 }
 
-/// Removes a cgroup that is empty; true when it is gone.
+/// Removes a cgroup that is empty, and those that whoever ran in it has made below; true when it is gone.
 fn is_removed(dir: &Path) -> bool {
+    if is_removed_alone(dir) {
+        return true;
+    }
+    // parents before children, without recursion: a plugin decides how deep it nests, and this thread's stack is small
+    let mut below: Vec<PathBuf> = children_of(dir).collect();
+    let mut looked_at = 0;
+    while let Some(dir) = below.get(looked_at) {
+        let more: Vec<_> = children_of(dir).collect();
+        below.extend(more);
+        looked_at += 1;
+    }
+    !below.is_empty() && below.iter().rev().all(|dir| is_removed_alone(dir)) && is_removed_alone(dir)
+}
+
+fn is_removed_alone(dir: &Path) -> bool {
     match fs::remove_dir(dir) {
         Ok(()) => true,
         Err(error) => error.kind() == io::ErrorKind::NotFound,

@@ -233,3 +233,32 @@ fn no_cgroup_is_left_behind() {
         home.iter().flat_map(|h| directories(h)).all(|d| d.ends_with("gateway"))
     });
 }
+
+/// A plugin that is allowed to may run a container of its own, with cgroups in its cgroup.
+#[test]
+fn cgroups_that_a_plugin_nests_go_with_its_own() {
+    let (bench, cgroups) = with_cgroups();
+    let Some(own) = cgroups.own() else {
+        println!("skipped: no cgroup can be made here: {:?}", cgroups.why());
+        return;
+    };
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let mut plugin = limited("slow");
+    plugin.entrypoint = dir.path().join("run.sh");
+    let script = format!(
+        "#!/bin/sh\nread -r request\nmine=$(find '{}' -name \"$DUCTILE_JOB_ID-*\")\n[ -n \"$mine\" ] || exit 2\nmkdir -p \"$mine/inner/deeper\" \"$mine/other\" || exit 3\n\
+         setsid sleep 60 </dev/null >/dev/null 2>&1 &\necho $! >\"$mine/inner/deeper/cgroup.procs\" || exit 4\n\
+         printf '{{\"status\":\"ok\",\"result\":\"\"}}'\n",
+        own.display()
+    );
+    fs::write(&plugin.entrypoint, script).expect("written");
+    fs::set_permissions(&plugin.entrypoint, fs::Permissions::from_mode(0o755)).expect("an executable");
+    for _ in 0..2 {
+        let exited = bench.exited(&plugin, "poll", None);
+        assert_eq!(exited.end, End::Exited(0), "{exited:?}");
+    }
+    bench.expect_nothing_left();
+    let home = homes(&cgroups);
+    let left = || home.iter().flat_map(|h| directories(h)).filter(|d| !d.ends_with("gateway")).collect::<Vec<_>>();
+    assert_eq!(left(), Vec::<PathBuf>::new());
+}
