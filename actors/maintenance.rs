@@ -10,9 +10,9 @@ use ductile_ledger::{Prune, WriteError};
 use ductile_otp::{Cx, Exit, Message, Reply, Server, StartInfo, Task, Timer};
 use serde_json::{Value, json};
 
-use crate::ledger;
 use crate::shared::{LEDGER_DEADLINE, Shared};
 use crate::silence::{self, Silence};
+use crate::{ledger, reload};
 
 /// Pause between two steps, for everybody else.
 const BREATH: Duration = Duration::from_millis(50);
@@ -143,6 +143,9 @@ impl Maintenance {
         drop(cx.spawn(async move {
             let _ = me.try_cast(Msg::Listened(silence::look(shared).await));
         }));
+        // a task of its own, not of this actor: what is committed must be put in force even when the actor dies meanwhile
+        let shared = self.shared.clone();
+        drop(tokio::spawn(async move { reload::settle(&shared).await }));
         // one that takes longer than a tick goes on
         if !self.is_tidying() {
             let (shared, me) = (self.shared.clone(), cx.slot().clone());

@@ -26,6 +26,9 @@ use crate::{announce, dispatcher, http, maintenance, scheduler};
 /// How long the commit is tried while the ledger is down or busy.
 const COMMIT_PATIENCE: Duration = Duration::from_secs(5);
 
+/// Between two attempts to settle what a failed commit left open.
+const SETTLE_PAUSE: Duration = Duration::from_secs(1);
+
 /// Reads the configuration again and puts it in force, or changes nothing.
 ///
 /// # Errors
@@ -53,7 +56,14 @@ async fn change(shared: &Arc<Shared>, prints: &mut Prints) -> Result<Reloaded, R
     let differences = Differences::between(&former.config, &config, prints, &new_prints);
     let no = former.no + 1;
     let snapshot = assembly::snapshot(no, "reload", &config, &catalog, &pipelines, &new_prints);
-    let recorded = commit(shared, &snapshot).await?;
+    let recorded = match commit(shared, &snapshot).await {
+        Ok(recorded) => recorded,
+        Err(refusal) => {
+            // one of the tries may have been committed and its answer lost
+            settle_soon(shared);
+            return Err(refusal);
+        }
+    };
     let reloaded = Reloaded {
         reloaded_at: time::format(shared.clock.now()),
         generation: no,
@@ -67,7 +77,20 @@ async fn change(shared: &Arc<Shared>, prints: &mut Prints) -> Result<Reloaded, R
     *prints = new_prints;
     // A raised limit holds before the dispatcher makes use of it.
     shared.runner.set_max_threads(config.service.max_workers.max(former.config.service.max_workers) as usize);
-    let generation = Arc::new(Generation { no, snapshot: Some(recorded.id), config, catalog, pipelines, schedules });
+    let generation = Generation { no, snapshot: Some(recorded.id), config, catalog, pipelines, schedules };
+    put_in_force(shared, generation, door, &snapshot, recorded).await;
+    Ok(reloaded)
+}
+
+/// What is recorded comes into force.
+async fn put_in_force(
+    shared: &Shared,
+    generation: Generation,
+    door: Option<Option<Arc<Door>>>,
+    snapshot: &Snapshot,
+    recorded: Recorded,
+) {
+    let generation = Arc::new(generation);
     shared.generations.add(&generation);
     shared.generation.send_replace(generation);
     if let Some(door) = door {
@@ -77,7 +100,64 @@ async fn change(shared: &Arc<Shared>, prints: &mut Prints) -> Result<Reloaded, R
     announce::inits(shared, &snapshot.inits, recorded.inits);
     shared.feed.push(recorded.ready);
     apply(shared).await;
-    Ok(reloaded)
+}
+
+/// Beside whoever asks, until there is nothing to be settled.
+fn settle_soon(shared: &Arc<Shared>) {
+    let shared = shared.clone();
+    drop(tokio::spawn(async move {
+        while let Settled::NotYet = settle(&shared).await {
+            tokio::time::sleep(SETTLE_PAUSE).await;
+        }
+    }));
+}
+
+/// What came of an attempt to settle.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Settled {
+    /// The ledger goes by the generation that is in force, or the gateway ends.
+    Yes,
+    /// A reload is under way, or the ledger can't be asked.
+    NotYet,
+}
+
+/// Puts the generation in force once more, under the next number, when the ledger goes by another: it committed a reload
+/// and nobody got the answer. Until then it would refuse all claims and ticks as those of a former generation.
+pub(crate) async fn settle(shared: &Arc<Shared>) -> Settled {
+    let Ok(prints) = shared.reloads.try_lock() else { return Settled::NotYet };
+    let former = shared.generation();
+    let of_ledger = shared.ledger_options.in_force.generation();
+    let ends = shared.flags.is_shutting_down() || shared.flags.is_draining();
+    if ends || of_ledger.is_none_or(|no| no == former.no) {
+        return Settled::Yes;
+    }
+    let Generation { config, catalog, pipelines, schedules, .. } = &*former;
+    let no = former.no + 1;
+    let snapshot = assembly::snapshot(no, "reload", config, catalog, pipelines, &prints);
+    let recorded = match commit(shared, &snapshot).await {
+        Ok(recorded) => recorded,
+        Err(refusal) => {
+            tracing::error!(component = "config", reason = ?refusal, "the ledger goes by a configuration that is not in force, and can't be told so; trying again");
+            return Settled::NotYet;
+        }
+    };
+    let config_snapshot_id = recorded.id;
+    let generation = Generation {
+        no,
+        snapshot: Some(recorded.id),
+        config: config.clone(),
+        catalog: catalog.clone(),
+        pipelines: pipelines.clone(),
+        schedules: schedules.clone(),
+    };
+    put_in_force(shared, generation, None, &snapshot, recorded).await;
+    tracing::warn!(
+        component = "config",
+        generation = no,
+        config_snapshot_id,
+        "a reload was recorded and its answer lost: the configuration in force was recorded again"
+    );
+    Settled::Yes
 }
 
 /// What a commit needs, with nothing changed yet.
@@ -323,9 +403,58 @@ fn by_name(pipelines: &[Value]) -> BTreeMap<String, &Value> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::time::Instant;
+
+    use ductile_domain::version::Build;
+    use ductile_ledger::Clock;
     use serde_json::json;
 
     use super::*;
+    use crate::boot::{BootOptions, OnReload, boot};
+    use crate::tree::Numbers;
+
+    /// The writer may die when it has committed a reload and not said so: then it goes by a generation that nobody has,
+    /// and refuses all claims and ticks.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_reload_whose_answer_was_lost_holds_nothing_up() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("config.yaml");
+        let text = "service:\n  tick_interval: 1s\napi:\n  enabled: false\nstate:\n  path: ./ductile.db\n";
+        fs::write(&path, text).expect("written");
+        let loaded = ductile_config::load(&path, &|_| None).expect("it loads");
+        let options = BootOptions {
+            config: loaded.config,
+            build: Build { version: "0", commit: "test", built_at: "" },
+            warnings: loaded.warnings,
+            provenance: loaded.provenance,
+            numbers: Numbers::default(),
+            on_reload: OnReload::default(),
+            clock: Clock::default(),
+        };
+        let running = boot(options).await.expect("it starts");
+        let shared = running.handle().shared().clone();
+        // what is on disk is no matter
+        fs::write(&path, "service: [").expect("written");
+        let lost = {
+            let prints = shared.reloads.lock().await;
+            let Generation { no, config, catalog, pipelines, .. } = &*shared.generation();
+            let snapshot = assembly::snapshot(no + 1, "reload", config, catalog, pipelines, &prints);
+            shared.record_snapshot(snapshot).await.expect("recorded").id
+        };
+        let deadline = Instant::now() + Duration::from_secs(20);
+        let is_settled = || {
+            let generation = shared.generation();
+            shared.ledger_options.in_force.generation() == Some(generation.no) && generation.snapshot > Some(lost)
+        };
+        while !is_settled() {
+            assert!(Instant::now() < deadline, "{:?}", shared.ledger_options.in_force);
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        assert_eq!(settle(&shared).await, Settled::Yes);
+        drop(shared);
+        running.stop("a test").await;
+    }
 
     #[test]
     fn differences_are_named_by_their_paths() {

@@ -30,6 +30,12 @@ impl Terms {
 pub struct InForce(Arc<Mutex<Option<Arc<Terms>>>>);
 
 impl InForce {
+    /// The number of the generation, once there is one.
+    #[must_use]
+    pub fn generation(&self) -> Option<u64> {
+        self.get().map(|terms| terms.generation)
+    }
+
     pub(crate) fn get(&self) -> Option<Arc<Terms>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
