@@ -3,18 +3,15 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::time::Duration;
 
 use chrono::TimeDelta;
 use ductile_domain::event::LiveEvent;
+use ductile_domain::schedule::silent_after;
 use ductile_ledger::SilentRow;
 use serde_json::{Map, Value};
 
 use crate::shared::Shared;
 use crate::wall;
-
-/// The least time that a tick may be overdue.
-const LEAST: Duration = Duration::from_secs(60);
 
 /// Schedules that the operator reads of at most.
 const NAMED: usize = 5;
@@ -28,10 +25,10 @@ pub(crate) type Found = Option<Vec<SilentRow>>;
 
 /// Looks. Says nothing while the scheduler had no time yet: after a start, and after the clock jumped.
 pub(crate) async fn look(shared: Arc<Shared>) -> Found {
-    let patience = LEAST.max(shared.generation().config.service.tick_interval * 2);
+    let patience = silent_after(shared.generation().config.service.tick_interval);
     let now = wall::look(&shared);
     let flags = &shared.flags;
-    let must_wait = flags.is_draining() || flags.intake_stopped().is_some() || shared.wall.calm() < patience;
+    let must_wait = flags.is_draining() || flags.intake_stopped().is_some() || !shared.wall.is_calm(patience);
     if must_wait {
         return None;
     }

@@ -16,6 +16,9 @@ use crate::shared::Shared;
 /// Less is the clock being corrected.
 const JUMP: TimeDelta = TimeDelta::seconds(1);
 
+/// A clock that jumps again and again holds nobody up for longer.
+const LONGEST_UNREST: Duration = Duration::from_secs(600);
+
 /// The last look at the clock.
 #[derive(Debug)]
 pub(crate) struct Wall {
@@ -34,13 +37,18 @@ struct Seen {
     jump: Option<(Timestamp, Timestamp)>,
     /// When it was noticed, or the start.
     calm_since: Duration,
+    /// When somebody was last told that it is calm, or the start.
+    told_calm: Duration,
 }
 
 impl Wall {
     /// The gateway starts now.
     pub(crate) fn new(clock: Clock) -> Self {
         let (wall, steady) = clock.reading();
-        Self { clock, seen: Mutex::new(Seen { started: wall, wall, steady, jump: None, calm_since: steady }) }
+        Self {
+            clock,
+            seen: Mutex::new(Seen { started: wall, wall, steady, jump: None, calm_since: steady, told_calm: steady }),
+        }
     }
 
     pub(crate) fn started(&self) -> Timestamp {
@@ -52,10 +60,18 @@ impl Wall {
         self.lock().jump
     }
 
-    /// How long ago the clock last jumped, or the gateway started.
-    pub(crate) fn calm(&self) -> Duration {
+    /// Whether the clock has not jumped for so long, nor the gateway started. One that jumps all the time is called calm
+    /// now and then.
+    pub(crate) fn is_calm(&self, patience: Duration) -> bool {
         let (_, steady) = self.clock.reading();
-        steady.saturating_sub(self.lock().calm_since)
+        let mut seen = self.lock();
+        let longest = LONGEST_UNREST.max(patience * 2);
+        let is_calm =
+            steady.saturating_sub(seen.calm_since) >= patience || steady.saturating_sub(seen.told_calm) >= longest;
+        if is_calm {
+            seen.told_calm = steady;
+        }
+        is_calm
     }
 
     /// Looks at the clock. Answers the time, and by how much it jumped since the last look.
@@ -106,15 +122,39 @@ mod tests {
         let wall = Wall::new(clock);
         hand.pass(Duration::from_secs(3_600));
         assert_eq!(wall.look(), (at + TimeDelta::hours(1), None));
-        assert_eq!((wall.started(), wall.jump(), wall.calm()), (at, None, Duration::from_secs(3_600)));
+        assert_eq!((wall.started(), wall.jump()), (at, None));
+        assert!(wall.is_calm(Duration::from_secs(3_600)) && !wall.is_calm(Duration::from_secs(3_601)));
         hand.set(at + TimeDelta::hours(3));
         assert_eq!(wall.look().1, Some(TimeDelta::hours(2)));
         assert_eq!(wall.jump(), Some((at + TimeDelta::hours(1), at + TimeDelta::hours(3))));
-        assert_eq!((wall.started(), wall.calm()), (at, Duration::ZERO));
+        assert!(wall.started() == at && !wall.is_calm(Duration::from_secs(1)));
         hand.set(at - TimeDelta::hours(1));
         assert_eq!(wall.look().1, Some(TimeDelta::hours(-4)));
         assert_eq!(wall.started(), at - TimeDelta::hours(1), "a start lies in no future");
         hand.set(at - TimeDelta::hours(1) - TimeDelta::milliseconds(900));
         assert_eq!(wall.look().1, None, "a correction is no jump");
+    }
+
+    #[test]
+    fn a_clock_that_jumps_all_the_time_is_called_calm_now_and_then() {
+        let (clock, hand) = Clock::by_hand(time::parse("2026-03-01T12:00:00Z").expect("a time"));
+        let wall = Wall::new(clock);
+        let patience = Duration::from_secs(120);
+        let mut calm = Vec::new();
+        for minute in 1..=30 {
+            hand.pass(Duration::from_secs(60));
+            hand.set(hand.now() + TimeDelta::seconds(2));
+            assert!(wall.look().1.is_some());
+            if wall.is_calm(patience) {
+                calm.push(minute);
+            }
+        }
+        assert_eq!(calm, [10, 20, 30]);
+        hand.pass(patience);
+        wall.look();
+        assert!(wall.is_calm(patience), "it is");
+        hand.set(hand.now() - TimeDelta::hours(1));
+        wall.look();
+        assert!(!wall.is_calm(patience), "one jump holds up as before");
     }
 }

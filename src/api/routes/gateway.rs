@@ -3,6 +3,7 @@
 use axum::http::StatusCode;
 use axum::http::header::{HeaderValue, RETRY_AFTER};
 use ductile_domain::ids::BootId;
+use ductile_domain::schedule::silent_after;
 use ductile_domain::version::Build;
 use serde::Serialize;
 use serde_json::json;
@@ -88,6 +89,8 @@ struct Status<'a> {
     build: Build,
     api: ApiStatus,
     max_workers: u32,
+    /// A tick that is overdue by more than this did not happen.
+    silent_after_seconds: u64,
     newest_event: u64,
 }
 
@@ -127,6 +130,7 @@ pub(super) async fn status<G: Gateway>(call: Call<G>) -> Answer {
                 watchers: call.app.patience.watchers.saturating_sub(call.app.watchers.available_permits()),
             },
             max_workers: config.service.max_workers,
+            silent_after_seconds: silent_after(config.service.tick_interval).as_secs(),
             newest_event: call.app.gateway.events().newest(),
         },
     )

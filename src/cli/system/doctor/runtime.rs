@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use ductile_domain::config::Service;
+use ductile_domain::schedule::silent_after;
 use ductile_domain::time;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
@@ -14,8 +16,6 @@ use crate::tree_view::span;
 
 /// A job that has waited longer than this is worth a look.
 const LONG_WAIT: Duration = Duration::from_secs(10 * 60);
-/// A tick that is overdue by more than this did not happen. Those that catch up stand before the one that is told.
-const LONG_SILENCE: Duration = Duration::from_secs(2 * 60);
 /// What a plugin's `health` gets, beside the time in the queue.
 const HEALTH: Duration = Duration::from_secs(15);
 /// How often a job of it is looked at: an attempt that failed and waits for its retry is answer enough.
@@ -41,7 +41,10 @@ pub(super) async fn look(client: &Client, on_disk: Option<&str>, runs_health: bo
     }
     findings.push(limits(&status));
     findings.push(breakers(&status));
-    findings.push(asked(client, "/scheduler/jobs", "schedules", schedules).await);
+    // a gateway of a former release does not say it
+    let silence = status["silent_after_seconds"].as_u64().map(Duration::from_secs);
+    let silence = silence.unwrap_or_else(|| silent_after(Service::default().tick_interval));
+    findings.push(asked(client, "/scheduler/jobs", "schedules", |jobs| schedules(jobs, silence)).await);
     findings.push(asked(client, "/analytics/queue", "queue", queue).await);
     findings.push(asked(client, "/analytics/summary", "ended_jobs", ended).await);
     findings.push(asked(client, "/system/tree", "supervision", supervision).await);
@@ -52,7 +55,7 @@ pub(super) async fn look(client: &Client, on_disk: Option<&str>, runs_health: bo
     findings
 }
 
-async fn asked(client: &Client, path: &str, id: &'static str, judge: fn(&Value) -> Finding) -> Finding {
+async fn asked(client: &Client, path: &str, id: &'static str, judge: impl FnOnce(&Value) -> Finding) -> Finding {
     match client.get(path).await {
         Ok(answer) => judge(&answer),
         Err(error) => Finding::warn(id, format!("GET {path}: {error}"), "see the gateway's log"),
@@ -90,15 +93,16 @@ fn breakers(status: &Value) -> Finding {
     }
 }
 
-/// Schedules that do not fire: paused, unreadable, or without the tick that was due.
-fn schedules(answer: &Value) -> Finding {
+/// Schedules that do not fire: paused, unreadable, or without the tick that was due so long ago. Ticks that catch up stand
+/// before the one that is told.
+fn schedules(answer: &Value, silence: Duration) -> Finding {
     let jobs = answer["jobs"].as_array().map(Vec::as_slice).unwrap_or_default();
     let named = |is_meant: &dyn Fn(&Value) -> bool| {
         let meant = jobs.iter().filter(|job| is_meant(job));
         let text = |job: &Value, key: &str| job[key].as_str().unwrap_or("?").to_owned();
         meant.map(|job| format!("{} {}", text(job, "plugin"), text(job, "schedule_id"))).collect::<Vec<_>>().join(", ")
     };
-    let silent = named(&|job| job["status"] == "active" && is_silent(job));
+    let silent = named(&|job| job["status"] == "active" && is_silent(job, silence));
     let invalid = named(&|job| job["status"] == "paused_invalid");
     let paused = named(&|job| job["status"] == "paused_manual");
     let active = jobs.iter().filter(|job| job["status"] == "active").count();
@@ -117,9 +121,9 @@ fn schedules(answer: &Value) -> Finding {
 }
 
 /// True when its tick is long overdue, or none is expected.
-fn is_silent(job: &Value) -> bool {
+fn is_silent(job: &Value, silence: Duration) -> bool {
     let due = job["next_run_at"].as_str().and_then(time::parse);
-    due.is_none_or(|due| (chrono::Utc::now() - due).to_std().is_ok_and(|late| late > LONG_SILENCE))
+    due.is_none_or(|due| (chrono::Utc::now() - due).to_std().is_ok_and(|late| late > silence))
 }
 
 /// A level that is no better is no fault: limits hold on every one of them.
@@ -279,7 +283,7 @@ mod tests {
         let job = |id: &str, status: &str, next: Option<&str>| json!({"plugin": "p", "schedule_id": id, "status": status, "next_run_at": next});
         let (past, future) = (Some("2020-01-01T00:00:00Z"), Some("2999-01-01T00:00:00Z"));
         let look = |jobs: &[Value]| {
-            let found = schedules(&json!({ "jobs": jobs }));
+            let found = schedules(&json!({ "jobs": jobs }), Duration::from_secs(120));
             (found.status, found.detail)
         };
         assert_eq!(
@@ -289,6 +293,10 @@ mod tests {
         for next in [past, None] {
             assert_eq!(look(&[job("a", "active", next)]), (Level::Fail, "silent: p a".to_owned()));
         }
+        let late = time::format(chrono::Utc::now() - chrono::TimeDelta::seconds(90));
+        let late = json!({ "jobs": [job("a", "active", Some(&late))] });
+        let found = [60, 120].map(|limit| schedules(&late, Duration::from_secs(limit)).status);
+        assert_eq!(found, [Level::Fail, Level::Ok], "as the gateway itself judges it");
         let told =
             look(&[job("a", "paused_manual", past), job("b", "paused_invalid", None), job("c", "active", future)]);
         assert_eq!(told, (Level::Warn, "can't be read: p b; paused by an operator: p a".to_owned()));
