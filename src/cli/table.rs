@@ -80,6 +80,18 @@ pub(crate) fn cut(text: &str, width: usize) -> String {
     }
 }
 
+/// A size for people, in the units of the configuration.
+pub(crate) fn size(bytes: u64) -> String {
+    let mut value = bytes as f64;
+    for unit in ["B", "kB", "MB"] {
+        if value < 1024.0 {
+            return if unit == "B" { format!("{bytes} B") } else { format!("{value:.1} {unit}") };
+        }
+        value /= 1024.0;
+    }
+    format!("{value:.1} GB")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -110,5 +122,10 @@ mod tests {
     #[test]
     fn escape_sequences_of_plugins_are_defused() {
         assert_eq!(one_line("a\x1b[2Jb\n"), "a [2Jb");
+    }
+
+    #[test]
+    fn sizes_are_short() {
+        assert_eq!([0, 1023, 1024, 64 << 20, 5 << 30].map(size), ["0 B", "1023 B", "1.0 kB", "64.0 MB", "5.0 GB"]);
     }
 }

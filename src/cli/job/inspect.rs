@@ -8,7 +8,7 @@ use crate::error::Error;
 use crate::plugin::millis;
 use crate::records::Records;
 use crate::report::{Report, Style};
-use crate::table::Table;
+use crate::table::{Table, size};
 
 /// Prints the job with its history, or one document with all of it.
 ///
@@ -108,11 +108,12 @@ fn attempts(job: &Value, report: &mut Report) {
         return;
     }
     report.line("");
-    let mut table = Table::new(&["ATTEMPT", "STATUS", "CAUSE", "STARTED", "TOOK", "PLUGIN", "ERROR"]);
+    let mut table = Table::new(&["ATTEMPT", "STATUS", "CAUSE", "STARTED", "TOOK", "PLUGIN", "CPU", "MEMORY", "ERROR"]);
     for log in logs.iter().rev() {
         let status = text(log, "status");
         let same = |key: &str| rows(job, key).iter().find(|row| row["attempt"] == log["attempt"]);
         let spent = same("stopwatch").and_then(|row| row["dur_ns"].as_u64()).map(millis);
+        let used = |key: &str| same("attempts").and_then(|row| row[key].as_u64());
         table.row([
             (text(log, "attempt"), Style::Plain),
             (status.clone(), Style::of_state(&status)),
@@ -120,6 +121,8 @@ fn attempts(job: &Value, report: &mut Report) {
             (text(log, "started_at"), Style::Dim),
             (took(log).unwrap_or_default(), Style::Plain),
             (spent.unwrap_or_default(), Style::Plain),
+            (used("cpu_ms").map(|ms| format!("{ms} ms")).unwrap_or_default(), Style::Plain),
+            (used("peak_memory").map(size).unwrap_or_default(), Style::Plain),
             (text(log, "last_error"), Style::Plain),
         ]);
     }

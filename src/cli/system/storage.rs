@@ -11,7 +11,7 @@ use crate::error::Error;
 use crate::instance::Instance;
 use crate::offline::Offline;
 use crate::report::{Report, Style};
-use crate::table::Table;
+use crate::table::{Table, size};
 use crate::tree_view::span;
 
 /// Asks the gateway, or looks through the database when none runs.
@@ -108,25 +108,12 @@ fn age_of(seconds: u64) -> String {
     }
 }
 
-/// A size for people, in the units of the configuration.
-fn size(bytes: u64) -> String {
-    let mut value = bytes as f64;
-    for unit in ["B", "kB", "MB"] {
-        if value < 1024.0 {
-            return if unit == "B" { format!("{bytes} B") } else { format!("{value:.1} {unit}") };
-        }
-        value /= 1024.0;
-    }
-    format!("{value:.1} GB")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn sizes_and_ages_are_short() {
-        assert_eq!([0, 1023, 1024, 64 << 20, 5 << 30].map(size), ["0 B", "1023 B", "1.0 kB", "64.0 MB", "5.0 GB"]);
+    fn ages_and_growth_are_short() {
         assert_eq!([86_400, 30 * 86_400, 90_000, 5].map(age_of), ["1d", "30d", "1d01h", "5s"]);
         assert_eq!(growth(&json!({"bytes_per_day": -2048, "seconds": 86_400})), "-2.0 kB a day over 1d00h");
     }

@@ -52,6 +52,10 @@ pub struct AttemptRow {
     pub completed_at: Option<String>,
     /// Configuration under which it ran.
     pub config_snapshot_id: Option<i64>,
+    /// Processor time of its processes in milliseconds, as far as it is known.
+    pub cpu_ms: Option<i64>,
+    /// The most memory that they used at a time in bytes, as far as it is known.
+    pub peak_memory: Option<i64>,
 }
 
 /// A row of `job_log`: one finished attempt.
@@ -228,8 +232,8 @@ impl Readers {
     /// When the read failed.
     pub async fn attempts(&self, job: JobId) -> Result<Vec<AttemptRow>, Error> {
         let rows = sqlx::query(
-            "SELECT attempt, status, cause, exit_code, signal, error, started_at, completed_at, config_snapshot_id
-             FROM job_attempts WHERE job_id = ?1 ORDER BY attempt",
+            "SELECT attempt, status, cause, exit_code, signal, error, started_at, completed_at, config_snapshot_id,
+                cpu_ms, peak_memory FROM job_attempts WHERE job_id = ?1 ORDER BY attempt",
         )
         .bind(job.to_string())
         .fetch_all(&self.pool)
@@ -247,6 +251,8 @@ impl Readers {
                 started_at: row.get(6),
                 completed_at: row.get(7),
                 config_snapshot_id: row.get(8),
+                cpu_ms: row.get(9),
+                peak_memory: row.get(10),
             })
             .collect())
     }
