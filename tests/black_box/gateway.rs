@@ -197,6 +197,12 @@ impl Gateway {
         self.env.retain(|(n, _)| n != name);
     }
 
+    /// Starts from now on with that variable.
+    pub(crate) fn set_env(&mut self, name: &str, value: &str) {
+        self.forget_env(name);
+        self.env.push((name.to_owned(), value.to_owned()));
+    }
+
     /// Waits for the process's own end and answers its exit code.
     pub(crate) fn wait_exit(&mut self) -> i32 {
         let mut child = self.child.take().expect("the gateway was started");
@@ -396,7 +402,8 @@ pub(crate) fn sql(path: &Path, query: &str) -> Vec<Vec<String>> {
                     .map(|c| {
                         let value = row.try_get_raw(c.ordinal()).expect("a column");
                         match value.type_info().name() {
-                            "NULL" => "-".to_owned(),
+                            // A column's type says nothing of a row that has none.
+                            _ if value.is_null() => "-".to_owned(),
                             "INTEGER" => row.get::<i64, _>(c.ordinal()).to_string(),
                             "REAL" => row.get::<f64, _>(c.ordinal()).to_string(),
                             _ => row.get::<String, _>(c.ordinal()),

@@ -1,7 +1,6 @@
 //! The scenarios that the testing guide names, played against the real binary, one test or more for each.
 //!
-//! Two are not whole yet, because what they are about does not exist: `webhook-ingress` waits for the door of webhooks, and of
-//! `scheduler-recovery` only the recovery of orphans is here; that a schedule goes on after a restart comes with schedules.
+//! One is missing, because what it is about does not exist: `webhook-ingress` waits for the door of webhooks.
 
 use std::fs;
 
@@ -120,6 +119,42 @@ fn an_orphaned_job_is_recovered_by_the_next_start() {
         gateway.sql(&format!("SELECT attempt, status FROM job_attempts WHERE job_id = '{}' ORDER BY attempt", ids[0]));
     assert_eq!(attempts.len(), 2, "{attempts:?}");
     assert_eq!(gateway.logs().matches("recovered a job that was running").count(), 2);
+}
+
+/// `scheduler-recovery`. DOC-06, SCH-02, SCH-15: a scheduled poll that ran when the gateway was killed is tried again under its own tick, and
+/// its schedule goes on from where it was: what passed meanwhile is caught up once, as it says.
+#[test]
+fn a_schedule_goes_on_where_it_was_when_the_gateway_was_killed() {
+    let nap = "[ \"$DUCTILE_ATTEMPT\" = 1 ] && [ ! -e \"$DUCTILE_TEST_DIR/awake\" ] && exec sleep 60\nprintf '{\"status\":\"ok\"}'";
+    let keys = "    retry: {max_attempts: 2, backoff_base: 10ms}\n    schedules:\n      - {id: watch, every: 1s, catch_up: run_once}\n";
+    let mut gateway = recording().keeps("watcher", nap, keys).start();
+    gateway.until("the first poll sleeps, and a tick after it was skipped", |g| {
+        let skipped = g.sql_one("SELECT count(*) FROM schedule_ticks WHERE status = 'skipped' AND reason = 'running'");
+        (skipped != "0" && plugin_processes(g.dir.path()).len() == 1).then_some(())
+    });
+    gateway.kill_nine();
+    fs::write(gateway.path("awake"), "").expect("the mark");
+    let orphan = gateway.sql("SELECT id, requested_by FROM job_queue WHERE status = 'running'");
+    assert_eq!((orphan.len(), orphan[0][1].as_str()), (1, "watch"), "{orphan:?}");
+    let expected = gateway.sql_one("SELECT instant FROM schedule_ticks WHERE status = 'expected'");
+    let count = |g: &Gateway, status: &str| {
+        let count = g.sql_one(&format!("SELECT count(*) FROM schedule_ticks WHERE status = '{status}'"));
+        count.parse::<u32>().expect("a number")
+    };
+    let has_passed = format!("SELECT strftime('%Y-%m-%dT%H:%M:%fZ', 'now', '-2 seconds') > '{expected}'");
+    gateway.until("two instants have passed", |g| (g.sql_one(&has_passed) == "1").then_some(()));
+
+    let fired = count(&gateway, "fired");
+    gateway.start();
+    assert_eq!(gateway.finished(&orphan[0][0])["attempt"], 2);
+    gateway.until("one was caught up, and the schedule goes on", |g| {
+        (count(g, "caught_up") == 1 && count(g, "fired") > fired + 1).then_some(())
+    });
+    let tick = gateway.sql(&format!("SELECT status FROM schedule_ticks WHERE job_id = '{}'", orphan[0][0]));
+    assert_eq!(tick, [["fired"]], "what was recovered has one tick, its own");
+    assert!(count(&gateway, "missed") >= 1, "the others were missed");
+    crate::schedules::unbroken(&gateway, "watcher", 1000);
+    crate::schedules::accounted(&gateway);
 }
 
 /// `api-e2e`. DOC-07, API-06, API-14, API-16, API-21, API-42: with real tokens at the TCP door, pipelines and plugins are started by
