@@ -20,6 +20,8 @@ pub(crate) struct Setup {
     pub(crate) ledger: Option<PathBuf>,
     /// Directory of the ledger instead of the disk's.
     pub(crate) state_dir: Option<PathBuf>,
+    /// Schedules of the static plugin: the items of a flow list.
+    pub(crate) schedules: String,
 }
 
 /// It runs until it is dropped.
@@ -40,7 +42,8 @@ pub(crate) fn start(binary: &Path, built: &Built, workers: usize, setup: Setup) 
         fs::copy(ledger, &state).expect("the prepared ledger");
     }
     let address = free_address();
-    fs::write(home.path().join("config.yaml"), config(built, workers, &address, &state)).expect("the configuration");
+    fs::write(home.path().join("config.yaml"), config(built, workers, &address, &state, &setup.schedules))
+        .expect("the configuration");
     let log = fs::File::create(home.path().join("log")).expect("the log");
     let began = Instant::now();
     let child = Command::new(binary)
@@ -60,11 +63,11 @@ pub(crate) fn start(binary: &Path, built: &Built, workers: usize, setup: Setup) 
     gateway
 }
 
-fn config(built: &Built, workers: usize, address: &str, state: &Path) -> String {
+fn config(built: &Built, workers: usize, address: &str, state: &Path, schedules: &str) -> String {
     format!(
         "plugin_roots: [{root}]\nservice: {{max_workers: {workers}, log_level: warn}}\nstate: {{path: {state}}}\n\
          api:\n  enabled: true\n  listen: {address}\n  auth:\n    tokens:\n      - {{token: {token}, scopes: ['*']}}\n\
-         plugins:\n  tiny: {{enabled: true}}\n  shell: {{enabled: true}}\n  python: {{enabled: true}}\n  capped: {{enabled: true, parallelism: 1, timeout: 1h}}\n",
+         plugins:\n  tiny: {{enabled: true, schedules: [{schedules}]}}\n  shell: {{enabled: true}}\n  python: {{enabled: true}}\n  capped: {{enabled: true, parallelism: 1, timeout: 1h}}\n",
         root = built.root().display(),
         state = state.display(),
         token = client::TOKEN,
@@ -170,7 +173,7 @@ impl Gateway {
     }
 
     /// CPU µs by kind of thread, and of the plugins that were reaped.
-    fn cpu(&self) -> BTreeMap<String, f64> {
+    pub(crate) fn cpu(&self) -> BTreeMap<String, f64> {
         let mut by_thread = BTreeMap::new();
         let process = format!("/proc/{}", self.child.id());
         for task in fs::read_dir(format!("{process}/task")).expect("its threads").flatten() {

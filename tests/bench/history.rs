@@ -48,7 +48,7 @@ pub(crate) fn with_queued(binary: &Path, built: &Built, rows: usize) -> PathBuf 
 
 fn fill(binary: &Path, built: &Built, name: &str, statements: &str) -> PathBuf {
     let dir = built.dir.join("ledgers");
-    let setup = Setup { paused: false, ledger: None, state_dir: Some(dir.clone()) };
+    let setup = Setup { state_dir: Some(dir.clone()), ..Default::default() };
     drop(gateway::start(binary, built, 1, setup));
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
     runtime.block_on(async {

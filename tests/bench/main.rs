@@ -10,6 +10,7 @@ mod history;
 mod no_ledger;
 mod plugins;
 mod report;
+mod schedules;
 
 use std::path::PathBuf;
 
@@ -26,7 +27,7 @@ struct Options {
     jobs: usize,
     /// Leave out what takes minutes.
     quick: bool,
-    /// One part alone: `drains`, `doors` or `loads`.
+    /// One part alone: `drains`, `doors`, `loads` or `schedules`.
     only: Option<String>,
 }
 
@@ -42,7 +43,7 @@ fn main() {
             "--only" => options.only = args.next(),
             other => {
                 eprintln!(
-                    "unknown argument {other:?}; known: --ductile PATH, --jobs N, --quick, --only drains|doors|loads"
+                    "unknown argument {other:?}; known: --ductile PATH, --jobs N, --quick, --only drains|doors|loads|schedules"
                 );
                 std::process::exit(2);
             }
@@ -67,6 +68,10 @@ fn main() {
     }
     if wants("loads") && !options.quick {
         loads(&options, &built, &mut report);
+    }
+    // Not among the parts of a quick run unless it is asked for: it idles for minutes.
+    if wants("schedules") && (!options.quick || options.only.is_some()) {
+        schedules::measure(&options.ductile, &built, &schedules::Amounts::new(options.quick), &mut report);
     }
     report.print();
 }
