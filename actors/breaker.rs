@@ -1,4 +1,4 @@
-//! The breaker actor: answers how many circuit breakers are open.
+//! The breaker actor: answers how many circuit breakers of plugins in force are open.
 //!
 //! The rows of `circuit_breakers` are the truth: a tick is admitted or refused, and an end counted, in the transaction that
 //! writes it. What this actor holds is what it last read, for when the rows can't be read.
@@ -40,7 +40,9 @@ impl Server for Breaker {
     async fn handle(&mut self, _: &Cx<Self>, msg: Msg) -> Result<(), Exit> {
         match msg {
             Msg::CountOpen(reply) => {
-                if let Ok(open) = self.shared.readers.open_breakers().await {
+                let generation = self.shared.generation();
+                let open = self.shared.readers.open_breakers(|plugin| generation.config.wants(plugin)).await;
+                if let Ok(open) = open {
                     self.open = open;
                 }
                 reply.send(self.open);

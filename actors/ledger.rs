@@ -54,7 +54,7 @@ pub(crate) enum Msg {
     /// Remember across restarts whether dispatch is paused.
     SetPaused { paused: bool, reply: Answer<()> },
     /// Write what is expected of schedules.
-    Arrange(Vec<Arrangement>, Answer<()>),
+    Arrange(Vec<Arrangement>, Answer<Vec<Result<(), WriteError>>>),
     /// End ticks that are due.
     Tick { dues: Vec<Due>, generation: u64, reply: Answer<Vec<Ticked>> },
     /// Pause or resume schedules of a plugin.

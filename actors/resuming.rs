@@ -1,14 +1,14 @@
 //! Brings the rows of schedules in line with the generation in force: reads what is there, asks the domain what becomes of
 //! it, writes only what differs, and says what was decided.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use chrono::TimeDelta;
 use ductile_domain::generation::Generation;
 use ductile_domain::schedule::{
     EntryStatus, Expected, Known, Moment, Passed, Resumed, Schedule, TickReason, TickStatus, Timing, floor_candidates,
-    resume,
+    own_rows, resume,
 };
 use ductile_domain::time::Timestamp;
 use ductile_ledger::{Arrangement, Ended, Entry};
@@ -67,8 +67,13 @@ fn lacking(generation: &Generation) -> impl Iterator<Item = &Arc<Schedule>> {
         .filter(|schedule| schedules.get(&schedule.plugin, &schedule.id).is_none())
 }
 
-/// What is to be watched of each.
-pub(crate) type Looked = Vec<(Name, Option<Watched>)>;
+/// What came of a look.
+pub(crate) struct Looked {
+    /// What is to be watched of each.
+    pub(crate) watched: Vec<(Name, Option<Watched>)>,
+    /// Those of which the ledger refused the rows alone, and said why in the log.
+    pub(crate) refused: HashSet<Name>,
+}
 
 /// Looks at some schedules anew.
 ///
@@ -76,6 +81,8 @@ pub(crate) type Looked = Vec<(Name, Option<Watched>)>;
 /// Why nothing, or only a part, was written; it may be repeated.
 pub(crate) async fn look_anew(shared: &Arc<Shared>, items: Vec<Item>) -> Result<Looked, String> {
     let now = wall::look(shared);
+    let generation = shared.generation();
+    let own_rows = own_rows(generation.schedules.len() + lacking(&generation).count());
     let mut moments = Vec::with_capacity(items.len());
     for item in &items {
         let floor = floor(shared, item, now).await?;
@@ -86,13 +93,15 @@ pub(crate) async fn look_anew(shared: &Arc<Shared>, items: Vec<Item>) -> Result<
             is_start: !shared.hints.is_under_way(),
             jump: shared.wall.jump(),
             floor,
+            own_rows,
         });
     }
     let decide = move || items.into_iter().zip(moments).map(|(item, at)| decide(item, &at)).collect::<Vec<_>>();
     // a year of minutes may have passed
     let decided = tokio::task::spawn_blocking(decide).await.map_err(|error| error.to_string())?;
-    write(shared, &decided).await?;
-    Ok(decided.into_iter().map(|decided| (decided.name, decided.watched)).collect())
+    let refused = write(shared, &decided).await?;
+    let written = decided.into_iter().filter(|decided| !refused.contains(&decided.name));
+    Ok(Looked { watched: written.map(|decided| (decided.name, decided.watched)).collect(), refused })
 }
 
 /// Behind which the next tick is sought: a clock that went back shows times whose ticks have ended.
@@ -248,8 +257,9 @@ fn says(entry: &Entry, to: &Arrangement) -> bool {
         && to.ended.is_empty()
 }
 
-/// Writes what differs, in transactions of a bounded size, and says what was written.
-async fn write(shared: &Shared, decided: &[Decided]) -> Result<(), String> {
+/// Writes what differs, in transactions of a bounded size, and says what was written. Answers what was refused alone.
+async fn write(shared: &Shared, decided: &[Decided]) -> Result<HashSet<Name>, String> {
+    let mut refused = HashSet::new();
     let mut rest: &[Decided] = decided;
     while !rest.is_empty() {
         let mut rows = 0;
@@ -260,16 +270,25 @@ async fn write(shared: &Shared, decided: &[Decided]) -> Result<(), String> {
         };
         let (batch, others) = rest.split_at(rest.iter().take_while(fits).count());
         rest = others;
-        let arrangements: Vec<_> = batch.iter().filter_map(|decided| decided.arrangement.clone()).collect();
+        let differing: Vec<_> = batch.iter().filter(|decided| decided.arrangement.is_some()).collect();
+        let arrangements: Vec<_> = differing.iter().filter_map(|decided| decided.arrangement.clone()).collect();
         if arrangements.is_empty() {
             continue;
         }
         let answer =
             shared.addresses.ledger.call(|reply| ledger::Msg::Arrange(arrangements, reply), LEDGER_DEADLINE).await;
-        answer.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
-        batch.iter().for_each(|decided| say(shared, decided));
+        let answers = answer.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
+        for (decided, answer) in differing.into_iter().zip(answers) {
+            if let Err(error) = answer {
+                let (plugin, schedule_id) = &decided.name;
+                tracing::error!(component = "scheduler", %plugin, %schedule_id, %error, "the rows of a schedule could not be written; trying again");
+                refused.insert(decided.name.clone());
+            } else {
+                say(shared, decided);
+            }
+        }
     }
-    Ok(())
+    Ok(refused)
 }
 
 fn say(shared: &Shared, decided: &Decided) {

@@ -36,6 +36,9 @@ const AGAIN: TimeDelta = TimeDelta::seconds(1);
 /// The same for what is paused and has one chance only.
 const AGAIN_IF_PAUSED: TimeDelta = TimeDelta::seconds(30);
 
+/// Rows that the ledger refused are written again after that time.
+const AGAIN_IF_REFUSED: Duration = Duration::from_secs(5);
+
 /// The longest pause after something failed.
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
@@ -49,6 +52,9 @@ pub(crate) struct Scheduler {
     round: Option<Round>,
     /// Schedules whose rows are not as they were thought to be.
     doubtful: BTreeSet<Name>,
+    /// Those whose rows the ledger refused, and when they become doubtful: nothing else waits for them.
+    refused: BTreeSet<Name>,
+    refused_until: tokio::time::Instant,
     work: Option<Work>,
     /// Nothing is begun before.
     pause: Option<(tokio::time::Instant, Duration)>,
@@ -115,6 +121,8 @@ impl Server for Scheduler {
             of: None,
             round: None,
             doubtful: BTreeSet::new(),
+            refused: BTreeSet::new(),
+            refused_until: tokio::time::Instant::now(),
             work: None,
             pause: None,
             has_fired: false,
@@ -140,6 +148,7 @@ impl Server for Scheduler {
     fn inspect(&self) -> Value {
         json!({
             "schedules": self.agenda.len(), "waiting": self.agenda.waiting(), "doubtful": self.doubtful.len(),
+            "refused": self.refused.len(),
             "looked_at": time::format(self.seen), "is_settled": self.is_settled(),
             "ticks": { "fired": self.counts.fired, "skipped": self.counts.skipped, "failed": self.counts.failed },
         })
@@ -153,6 +162,7 @@ impl Scheduler {
             && self.work.is_none()
             && self.round.is_none()
             && self.doubtful.is_empty()
+            && self.refused.is_empty()
             && self.pause.is_none()
     }
 
@@ -190,6 +200,7 @@ impl Scheduler {
         if !is_same {
             self.agenda.clear();
             self.doubtful.clear();
+            self.refused.clear();
             self.round = Some(Round::Unread);
             self.of = Some((generation, changes));
         }
@@ -256,11 +267,15 @@ impl Scheduler {
                 self.begin(cx, anew(shared, chunk));
                 return true;
             }
-            Some(Round::Items(_)) => {
-                self.round = None;
-                self.shared.hints.set_under_way();
-            }
+            Some(Round::Items(_)) => self.round = None,
             None => {}
+        }
+        if !self.refused.is_empty() && tokio::time::Instant::now() >= self.refused_until {
+            self.doubtful.append(&mut self.refused);
+        }
+        // what was refused is still to be looked at for the first time
+        if self.doubtful.is_empty() && self.refused.is_empty() {
+            self.shared.hints.set_under_way();
         }
         let Some((generation, _)) = self.of.clone().filter(|_| !self.doubtful.is_empty()) else { return false };
         let names: Vec<Name> = std::mem::take(&mut self.doubtful).into_iter().collect();
@@ -304,8 +319,12 @@ impl Scheduler {
                 None
             }
             Done::Read(Err(error)) => Some(error),
-            Done::Looked(Ok(looked)) => {
-                for (name, watched) in looked {
+            Done::Looked(Ok(Looked { watched, refused })) => {
+                if !refused.is_empty() {
+                    self.refused.extend(refused);
+                    self.refused_until = tokio::time::Instant::now() + AGAIN_IF_REFUSED;
+                }
+                for (name, watched) in watched {
                     match watched {
                         Some(watched) => self.agenda.put(name, watched),
                         None => self.agenda.forget(&name),
@@ -400,6 +419,13 @@ impl Scheduler {
 
     fn sleep_until_due(&mut self, cx: &Cx<Self>, now: Timestamp) {
         let most = self.shared.generation().config.service.tick_interval;
+        let most = match self.refused.is_empty() {
+            true => most,
+            false => {
+                let left = self.refused_until.saturating_duration_since(tokio::time::Instant::now());
+                most.min(left + Duration::from_millis(1))
+            }
+        };
         let due = self.agenda.next().map(|at| at.signed_duration_since(now).to_std().unwrap_or(Duration::ZERO));
         // Timers count in milliseconds, and one that rings too early would ring again at once.
         self.sleep(cx, due.map_or(most, |due| (due + Duration::from_millis(1)).min(most)));

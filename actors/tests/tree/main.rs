@@ -15,3 +15,4 @@ mod schedules;
 mod schedules_clock;
 mod schedules_crashes;
 mod schedules_future;
+mod schedules_refused;

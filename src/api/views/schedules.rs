@@ -445,7 +445,8 @@ pub struct Breakers {
     pub transitions: Vec<BreakerTransitionRow>,
 }
 
-/// The breakers that have counted jobs, and those of the generation's schedules; of one plugin, or all.
+/// The breakers that have counted jobs, and those of the generation's schedules; of one plugin, or all. One whose plugin is
+/// not in force holds up nothing and is left out, as in the count of health; what it did is not.
 ///
 /// # Errors
 /// When a read failed.
@@ -458,7 +459,7 @@ pub async fn breakers(
     let schedules = generation.schedules.iter();
     let asked = schedules.filter(|schedule| plugin.is_none_or(|plugin| *schedule.plugin == *plugin));
     let unused = asked.map(|s| BreakerView::unused(&s.plugin, &s.command, policy(generation, &s.plugin)));
-    let rows = readers.breakers(plugin).await?.into_iter();
+    let rows = readers.breakers(plugin).await?.into_iter().filter(|row| generation.config.wants(&row.plugin));
     let counted = rows.map(|row| {
         let policy = policy(generation, &row.plugin);
         BreakerView::of(row, policy)
@@ -469,12 +470,13 @@ pub async fn breakers(
     Ok(Breakers { breakers, transitions: readers.breaker_transitions(plugin, limit).await? })
 }
 
-/// The breakers that are not closed.
+/// The breakers of plugins in force that are not closed.
 ///
 /// # Errors
 /// When the read failed.
 pub async fn open_breakers(readers: &Readers, generation: &Generation) -> Result<Vec<BreakerView>, Error> {
-    let rows = readers.breakers(None).await?.into_iter().filter(|row| row.state != Circuit::Closed.as_str());
+    let is_shown = |row: &BreakerRow| row.state != Circuit::Closed.as_str() && generation.config.wants(&row.plugin);
+    let rows = readers.breakers(None).await?.into_iter().filter(is_shown);
     let view = |row: BreakerRow| {
         let policy = policy(generation, &row.plugin);
         BreakerView::of(row, policy)

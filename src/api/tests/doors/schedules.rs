@@ -75,7 +75,7 @@ impl Fake {
             expect: expect.iter().map(|instant| Expected { instant: *instant, due: *instant }).collect(),
             is_removed: false,
         };
-        self.ledger.writer.arrange(vec![arrangement]).await.expect("arranged");
+        self.ledger.writer.arrange(vec![arrangement]).await.expect("answered").remove(0).expect("arranged");
     }
 
     /// Fires a tick; its job is that number.
@@ -342,4 +342,21 @@ async fn breakers_are_listed_with_what_they_did() {
     door.get("/system/breakers?plugin=ecko").await.refused(404, "unknown_plugin");
     let other = door.get("/system/breakers?plugin=parrot&limit=1").await.json();
     assert_eq!(other, json!({"breakers": [], "transitions": []}));
+}
+
+/// BRK-10, BRK-11: what a plugin left behind that was taken out counts nowhere, but what it did is still told.
+#[tokio::test]
+async fn the_breakers_of_a_plugin_that_is_disabled_are_left_out() {
+    let fake = Fake::new(&[]).await;
+    for n in 1..=3u8 {
+        fake.tick("default", at("2026-01-01T00:00:00Z") + TimeDelta::minutes(n.into()), n.into()).await;
+        fake.run(job(n.into()), Some("no route to host")).await;
+    }
+    fake.configure(|config| config.plugins.get_mut("echo").expect("configured").enabled = false);
+    let door = Door::of(fake);
+    assert_eq!(door.get("/system/status").await.json()["open_breakers"], json!([]));
+    let listed = door.get("/system/breakers").await.json();
+    let of_echo = listed["breakers"].as_array().expect("a list").iter().filter(|b| b["failure_count"] == json!(3));
+    assert_eq!(of_echo.count(), 0, "{listed}");
+    assert_eq!(listed["transitions"].as_array().map(Vec::len), Some(1), "{listed}");
 }
