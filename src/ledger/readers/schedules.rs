@@ -227,7 +227,7 @@ impl Readers {
     }
 
     /// The active schedules of which the last expected tick was due before `before`, and those without one. Ticks that
-    /// catch up stand before that one, and may wait as long as they must.
+    /// catch up stand before that one, and may wait as long as they must, as the only tick of a schedule may.
     ///
     /// # Errors
     /// When the read failed.
@@ -236,7 +236,8 @@ impl Readers {
             "SELECT e.plugin, e.schedule_id, t.instant, t.due_at FROM schedule_entries e
              LEFT JOIN schedule_ticks t ON t.id = (SELECT x.id FROM schedule_ticks x WHERE x.plugin = e.plugin
                 AND x.schedule_id = e.schedule_id AND x.status = 'expected' ORDER BY x.instant DESC LIMIT 1)
-             WHERE e.status = 'active' AND (t.due_at IS NULL OR t.due_at < ?1) ORDER BY e.plugin, e.schedule_id",
+             WHERE e.status = 'active' AND (t.due_at IS NULL OR t.due_at < ?1)
+                AND coalesce(t.reason, '') NOT IN ('running', 'guard', 'breaker_open') ORDER BY e.plugin, e.schedule_id",
         )
         .bind(time::format(before))
         .fetch_all(&self.lists)

@@ -190,6 +190,36 @@ async fn the_last_tick_exhausts_its_schedule() {
     bed.ledger.close().await;
 }
 
+/// SCH-08: what fires once is not lost to a job in flight, a full guard or an open breaker, and its wait is no silence.
+#[tokio::test]
+async fn the_only_tick_of_a_schedule_waits_for_its_turn() {
+    let bed = Bed::new().await;
+    bed.generation(1, BreakerPolicy { threshold: 1, reset_after: Duration::from_secs(60) }).await;
+    bed.arrange(arrangement("once", &[bed.minute(1)])).await;
+    let once = Due { is_last: true, guard: Some(1), ..due("once", bed.minute(1)) };
+    let waits_for = async |reason: TickReason| {
+        for _ in 0..2 {
+            assert!(matches!(bed.tick(once.clone()).await, Ticked::Waits { reason: told } if told == reason));
+        }
+        assert_eq!(bed.ticks_of("once").await, [(1, "expected".into(), Some(reason.as_str().to_owned()))]);
+        assert_eq!(bed.ledger.readers.silent(bed.minute(9)).await.expect("read"), []);
+    };
+    let job = bed.scheduled("echo", "poll").await;
+    waits_for(TickReason::Running).await;
+    bed.succeed(&job).await;
+    let api = bed.running("echo").await;
+    waits_for(TickReason::Guard).await;
+    bed.succeed(&api).await;
+    let job = bed.scheduled("echo", "poll").await;
+    bed.fail(&job).await;
+    waits_for(TickReason::BreakerOpen).await;
+    bed.hands.advance(Duration::from_secs(60));
+    fired(&bed.tick(once.clone()).await);
+    assert!(matches!(bed.tick(once.clone()).await, Ticked::AlreadyEnded));
+    assert_eq!(bed.ticks_of("once").await, [(1, "fired".into(), None)]);
+    bed.ledger.close().await;
+}
+
 /// What is decided outside and what is paused ends without asking for a job.
 #[tokio::test]
 async fn a_tick_that_is_not_to_fire_ends_with_its_reason() {

@@ -64,8 +64,7 @@ impl Transaction<'_> {
         let entry = [&*due.plugin, &*due.schedule];
         let is_paused = self.conn.prepare_cached(IS_PAUSED)?.query_row(entry, |row| row.get(0)).optional()?;
         if is_paused.unwrap_or(false) {
-            // what has only one chance keeps it
-            return if due.is_last { self.wait(due, TickReason::Paused) } else { self.skip(due, TickReason::Paused) };
+            return self.wait_or_skip(due.is_last, due, TickReason::Paused);
         }
         if let Some(reason) = due.skip {
             return self.skip(due, reason);
@@ -81,7 +80,7 @@ impl Transaction<'_> {
             IfRunning::Skip | IfRunning::Cancel if is_busy && due.is_catch_up => {
                 return self.wait(due, TickReason::Running);
             }
-            IfRunning::Skip if is_busy => return self.skip(due, TickReason::Running),
+            IfRunning::Skip if is_busy => return self.wait_or_skip(due.is_last, due, TickReason::Running),
             IfRunning::Skip | IfRunning::Queue | IfRunning::Cancel => {}
         }
         let mut breaker = self.breaker(plugin, command)?;
@@ -91,11 +90,11 @@ impl Transaction<'_> {
         };
         let admission = breaker.breaker.admit(&breaker.policy, is_probe_alive, self.now);
         if admission == Admission::Refuse {
-            return self.skip(due, TickReason::BreakerOpen);
+            return self.wait_or_skip(due.is_last, due, TickReason::BreakerOpen);
         }
         // before anything is cancelled: a tick that gives way must not have killed what it gives way to
         if self.is_guard_full(due, superseded.len())? {
-            return if due.is_catch_up { self.wait(due, TickReason::Guard) } else { self.skip(due, TickReason::Guard) };
+            return self.wait_or_skip(due.is_catch_up || due.is_last, due, TickReason::Guard);
         }
         let Superseded { dead: cancelled, flagged } = self.supersede(due, &superseded)?;
         let (job, transition) = match self.enqueue(&due.job, &mut Waiting::new(&[]))? {
@@ -144,6 +143,11 @@ impl Transaction<'_> {
             }
         }
         Ok(superseded)
+    }
+
+    /// What has only one chance keeps it.
+    fn wait_or_skip(&self, can_wait: bool, due: &Due, reason: TickReason) -> Result<Ticked, rusqlite::Error> {
+        if can_wait { self.wait(due, reason) } else { self.skip(due, reason) }
     }
 
     fn skip(&self, due: &Due, reason: TickReason) -> Result<Ticked, rusqlite::Error> {
