@@ -137,7 +137,7 @@ impl Gateway for Handle {
         requested_by: String,
     ) -> Result<Submitted, Refusal> {
         let generation = self.shared.generation();
-        let Some(found) = generation.schedules.get(&plugin, &schedule).cloned() else {
+        let Some(found) = generation.schedule(&plugin, &schedule).cloned() else {
             return Err(Refusal::UnknownSchedule { plugin, schedule: Some(schedule) });
         };
         if let Err(reason) = &found.timing {
@@ -170,8 +170,9 @@ impl Gateway for Handle {
         requested_by: String,
     ) -> Result<Vec<String>, Refusal> {
         let generation = self.shared.generation();
-        let is_meant = |s: &&Arc<Schedule>| *s.plugin == *plugin && schedule.as_deref().is_none_or(|id| *s.id == *id);
-        if !generation.schedules.iter().any(|s| is_meant(&s)) {
+        let is_meant = |s: &Schedule| *s.plugin == *plugin && schedule.as_deref().is_none_or(|id| *s.id == *id);
+        // those of a plugin that can't be loaded are paused too, for when it is there again
+        if !generation.scheduled().any(|s| is_meant(s)) {
             return Err(Refusal::UnknownSchedule { plugin, schedule });
         }
         let named = plugin.clone();

@@ -34,8 +34,9 @@ pub(crate) struct Item {
 pub(crate) fn items(generation: &Generation, entries: Vec<Entry>) -> Vec<Item> {
     let mut known: HashMap<Name, Entry> =
         entries.into_iter().map(|entry| ((Arc::from(&*entry.plugin), Arc::from(&*entry.schedule)), entry)).collect();
-    let mut items: Vec<Item> = wanted(generation)
-        .into_iter()
+    let mut items: Vec<Item> = generation
+        .scheduled()
+        .cloned()
         .map(|schedule| {
             let entry = known.remove(&(schedule.plugin.clone(), schedule.id.clone()));
             Item { schedule: Some(schedule), entry }
@@ -43,28 +44,6 @@ pub(crate) fn items(generation: &Generation, entries: Vec<Entry>) -> Vec<Item> {
         .collect();
     items.extend(known.into_values().map(|entry| Item { schedule: None, entry: Some(entry) }));
     items
-}
-
-/// The schedule of that name, if the generation has it.
-pub(crate) fn find(generation: &Generation, (plugin, id): &Name) -> Option<Arc<Schedule>> {
-    if let Some(schedule) = generation.schedules.get(plugin, id) {
-        return Some(schedule.clone());
-    }
-    lacking(generation).find(|schedule| schedule.plugin == *plugin && schedule.id == *id).cloned()
-}
-
-fn wanted(generation: &Generation) -> Vec<Arc<Schedule>> {
-    generation.schedules.iter().chain(lacking(generation)).cloned().collect()
-}
-
-/// The schedules of enabled plugins that could not be loaded: their ticks are accounted for, and go on where they were
-/// when the plugin is there again.
-fn lacking(generation: &Generation) -> impl Iterator<Item = &Arc<Schedule>> {
-    let Generation { config, schedules, .. } = generation;
-    let entries = config.plugins.iter().filter(|(name, _)| config.wants(name));
-    entries
-        .flat_map(|(_, entry)| &entry.schedules)
-        .filter(|schedule| schedules.get(&schedule.plugin, &schedule.id).is_none())
 }
 
 /// What came of a look.
@@ -82,7 +61,7 @@ pub(crate) struct Looked {
 pub(crate) async fn look_anew(shared: &Arc<Shared>, items: Vec<Item>) -> Result<Looked, String> {
     let now = wall::look(shared);
     let generation = shared.generation();
-    let own_rows = own_rows(generation.schedules.len() + lacking(&generation).count());
+    let own_rows = own_rows(generation.scheduled().count());
     let mut moments = Vec::with_capacity(items.len());
     for item in &items {
         let floor = floor(shared, item, now).await?;

@@ -81,8 +81,7 @@ struct Work {
 
 enum Done {
     Read(Result<Vec<Entry>, String>),
-    /// What was looked at, given back when it failed.
-    Looked(Result<Looked, (Vec<Item>, String)>),
+    Looked(Result<Looked, String>),
     Found(Vec<Name>, Result<Vec<Item>, String>),
     Ticked(Vec<(Name, Due)>, Result<Vec<Ticked>, String>),
 }
@@ -286,7 +285,7 @@ impl Scheduler {
                     Ok(entry) => entry,
                     Err(error) => return Done::Found(names, Err(error.to_string())),
                 };
-                let schedule = resuming::find(&generation, name);
+                let schedule = generation.schedule(&name.0, &name.1).cloned();
                 if schedule.is_some() || entry.is_some() {
                     items.push(Item { schedule, entry });
                 }
@@ -332,8 +331,9 @@ impl Scheduler {
                 }
                 None
             }
-            Done::Looked(Err((items, error))) => {
-                self.again(items);
+            Done::Looked(Err(error)) => {
+                // it may be written later all the same: what is decided next must not be older than that
+                self.round = Some(Round::Unread);
                 Some(error)
             }
             Done::Found(_, Ok(items)) => {
@@ -438,6 +438,5 @@ impl Scheduler {
 
 /// Looks at a chunk of schedules anew.
 async fn anew(shared: Arc<Shared>, items: Vec<Item>) -> Done {
-    let looked = resuming::look_anew(&shared, items.clone()).await;
-    Done::Looked(looked.map_err(|error| (items, error)))
+    Done::Looked(resuming::look_anew(&shared, items).await)
 }

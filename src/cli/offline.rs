@@ -201,7 +201,7 @@ impl Offline {
     /// # Errors
     /// There is none of that name, or the file can't be read.
     pub(crate) async fn explanation(&self, generation: &Generation, plugin: &str, id: &str) -> Result<Value, Error> {
-        let Some(schedule) = generation.schedules.get(plugin, id) else {
+        let Some(schedule) = generation.schedule(plugin, id) else {
             let hint = "`ductile schedule list` lists the schedules of the configuration on disk";
             return Err(Error::Failed(format!("plugin {plugin:?} has no schedule {id:?}\n  {hint}")));
         };

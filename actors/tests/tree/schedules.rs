@@ -332,6 +332,15 @@ async fn ticks_of_a_plugin_that_is_gone_are_accounted_for() {
     let moved = moved.restarted("2026-03-01T12:05:00Z").await;
     moved.until("2026-03-01T12:10:00Z").await;
     assert_eq!(moved.ticks().await, ["m 12:10:00 skipped plugin_gone", "m 12:20:00 expected"]);
+    // an operator's hand is on it all the same
+    for (paused, status) in [(true, "paused_manual"), (false, "active")] {
+        let set = moved.gateway.handle().pause_schedules("mine".into(), Some("m".into()), paused, "a test".into());
+        assert_eq!(set.await.expect("known"), ["m"]);
+        moved.settled().await;
+        assert_eq!(moved.entries().await, [format!("m {status} 12:20:00")]);
+    }
+    let run = moved.gateway.handle().run_schedule("mine".into(), "m".into(), "cli", "a test".into()).await;
+    assert!(matches!(run, Err(Refusal::PluginGone(_))), "{run:?}");
     std::fs::rename(&away, &here).expect("moved back");
     let moved = moved.restarted("2026-03-01T12:15:00Z").await;
     moved.until("2026-03-01T12:20:00Z").await;

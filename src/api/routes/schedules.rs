@@ -30,7 +30,9 @@ struct Jobs {
 /// Every schedule of the generation in force, by plugin and id.
 pub(super) async fn jobs<G: Gateway>(call: Call<G>) -> Answer {
     let query: JobsQuery = call.query()?;
-    if let Some(plugin) = &query.plugin {
+    if let Some(plugin) = &query.plugin
+        && ids(&call, plugin).next().is_none()
+    {
         find_plugin(&call.generation, plugin)?;
     }
     let readers = call.app.gateway.readers();
@@ -127,14 +129,14 @@ async fn set<G: Gateway>(call: &Call<G>, plugin: &str, id: Option<&str>, paused:
 }
 
 fn ids<'a, G: Gateway>(call: &'a Call<G>, plugin: &'a str) -> impl Iterator<Item = &'a str> {
-    call.generation.schedules.iter().filter(move |schedule| *schedule.plugin == *plugin).map(|schedule| &*schedule.id)
+    call.generation.scheduled().filter(move |schedule| *schedule.plugin == *plugin).map(|schedule| &*schedule.id)
 }
 
 impl<G: Gateway> Call<G> {
     /// The schedule that the path names, in the generation in force.
     pub(crate) fn schedule(&self) -> Result<&Arc<Schedule>, ApiError> {
         let (plugin, id) = (self.param("plugin"), self.last_param("schedule"));
-        if let Some(schedule) = self.generation.schedules.get(plugin, id) {
+        if let Some(schedule) = self.generation.schedule(plugin, id) {
             return Ok(schedule);
         }
         find_plugin(&self.generation, plugin)?;

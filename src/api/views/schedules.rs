@@ -95,10 +95,12 @@ pub async fn schedules(
 ) -> Result<Vec<ScheduleView>, Error> {
     let entries = readers.entries().await?;
     let rows: HashMap<(&str, &str), &Entry> = entries.iter().map(|e| ((&*e.plugin, &*e.schedule), e)).collect();
-    let wanted = generation.schedules.iter().filter(|schedule| plugin.is_none_or(|plugin| *schedule.plugin == *plugin));
+    let mut wanted: Vec<_> =
+        generation.scheduled().filter(|schedule| plugin.is_none_or(|plugin| *schedule.plugin == *plugin)).collect();
+    wanted.sort_by(|one, other| (&one.plugin, &one.id).cmp(&(&other.plugin, &other.id)));
     let view =
         |schedule: &Arc<Schedule>| ScheduleView::of(schedule, rows.get(&(&*schedule.plugin, &*schedule.id)).copied());
-    Ok(wanted.map(view).collect())
+    Ok(wanted.into_iter().map(view).collect())
 }
 
 /// A tick that has ended.
@@ -158,7 +160,7 @@ impl PastTick {
 }
 
 /// A tick that is to come.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, Serialize)]
 pub struct NextTick {
     /// The nominal instant, RFC 3339.
     pub instant: String,
@@ -281,6 +283,9 @@ pub struct Explanation {
     pub past: Vec<PastTick>,
     /// The next ticks in order.
     pub next: Vec<NextTick>,
+    /// The next tick that fires, where the next will be skipped and it isn't paused.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next_fire: Option<NextTick>,
 }
 
 /// Explains a schedule of a generation.
@@ -320,9 +325,10 @@ pub async fn explain(
         now,
     };
     let next = timing.map(|timing| outlook.next(timing, entry.as_ref())).unwrap_or_default();
+    let next_fire = timing.and_then(|timing| outlook.next_fire(timing, entry.as_ref(), &next));
     let past: Vec<_> = ended.into_iter().take(TOLD).map(|row| PastTick::of(row, timing)).collect();
     Ok(Explanation {
-        verdict: verdict(&view, past.first(), next.first()),
+        verdict: verdict(&view, past.first(), next.first(), next_fire.as_ref()),
         now: time::format(now),
         only_between: timing.and_then(|timing| timing.window).map(|window| window.to_string()),
         not_on: timing.filter(|timing| !timing.not_on.is_empty()).map(|timing| timing.not_on.to_string()),
@@ -333,6 +339,7 @@ pub async fn explain(
         breaker,
         past,
         next,
+        next_fire,
         schedule: view,
     })
 }
@@ -353,8 +360,7 @@ impl Outlook {
         if matches!(self.status, EntryStatus::PausedInvalid | EntryStatus::Exhausted) {
             return Vec::new();
         }
-        // Rows of another timing are about to be replaced.
-        let entry = entry.filter(|entry| entry.fingerprint.as_deref() == Some(&*timing.fingerprint));
+        let entry = of_timing(entry, timing);
         let recorded = entry.map(|entry| entry.expected.as_slice()).unwrap_or_default();
         let mut next: Vec<NextTick> = recorded.iter().map(|tick| self.tick(timing, *tick, true)).collect();
         let is_once = matches!(timing.rule, Rule::At(_) | Rule::After(_));
@@ -367,6 +373,21 @@ impl Outlook {
         }
         next.truncate(TOLD);
         next
+    }
+
+    /// The first of `next` that fires, or the first behind them.
+    fn next_fire(&self, timing: &Timing, entry: Option<&Entry>, next: &[NextTick]) -> Option<NextTick> {
+        let is_asked = next.first().is_some_and(|first| first.outlook == "skip") && self.status == EntryStatus::Active;
+        if !is_asked {
+            return None;
+        }
+        if let Some(found) = next.iter().find(|tick| tick.outlook == "fire") {
+            return Some(found.clone());
+        }
+        let anchor = of_timing(entry, timing).and_then(|entry| entry.anchor).unwrap_or(self.now);
+        let last = next.last().and_then(|tick| time::parse(&tick.instant))?;
+        let after = self.closed_until.map_or(last, |until| last.max(until));
+        timing.next_open(anchor, after).map(|tick| self.tick(timing, tick, false))
     }
 
     fn tick(&self, timing: &Timing, tick: Expected, is_recorded: bool) -> NextTick {
@@ -393,19 +414,34 @@ impl Outlook {
     }
 }
 
+/// Rows of another timing are about to be replaced.
+fn of_timing<'a>(entry: Option<&'a Entry>, timing: &Timing) -> Option<&'a Entry> {
+    entry.filter(|entry| entry.fingerprint.as_deref() == Some(&*timing.fingerprint))
+}
+
 fn local(zone: Tz, at: Timestamp) -> String {
     at.with_timezone(&zone).to_rfc3339_opts(SecondsFormat::Millis, false)
 }
 
 /// What an operator who asks why it did not run wants to read first.
-fn verdict(view: &ScheduleView, last: Option<&PastTick>, next: Option<&NextTick>) -> String {
+fn verdict(
+    view: &ScheduleView,
+    last: Option<&PastTick>,
+    next: Option<&NextTick>,
+    next_fire: Option<&NextTick>,
+) -> String {
     let (plugin, id) = (&view.plugin, &view.schedule_id);
     let why = view.reason.as_deref().unwrap_or("no reason is recorded");
     let next = match next {
         Some(next) if next.outlook == "fire" => format!("the next tick is due at {}", next.local),
         Some(next) => {
             let will = if next.outlook == "skip" { "will be skipped" } else { "waits" };
-            format!("the next tick, due at {}, {will}: {}", next.local, next.why.unwrap_or_default())
+            let until = match next_fire {
+                Some(fires) => format!("; the next one that fires is due at {}", fires.local),
+                None if next.outlook == "skip" && view.status == "active" => "; none that fires was found".to_owned(),
+                None => String::new(),
+            };
+            format!("the next tick, due at {}, {will}: {}{until}", next.local, next.why.unwrap_or_default())
         }
         None => "no tick is to come".to_owned(),
     };

@@ -25,7 +25,7 @@ pub(super) async fn run(args: &ScheduleExplain, global: &Global, report: &mut Re
     let told = match answer {
         Err(error) if error.is_unreachable() && global.api_url.is_none() => {
             let files = Files::instead(&error, global, report)?;
-            let schedules = files.compiled.generation.schedules.iter();
+            let schedules = files.compiled.generation.scheduled();
             let ids: Vec<&str> = schedules.filter(|s| *s.plugin == *args.plugin).map(|s| &*s.id).collect();
             let id = args.id.clone().map_or_else(|| of_several(&args.plugin, &ids), Ok)?;
             files.offline.explanation(&files.compiled.generation, &args.plugin, &id).await?

@@ -29,6 +29,9 @@ pub fn named(name: &str) -> Option<Duration> {
 /// Times are recorded in milliseconds, so nothing here is finer.
 const FINEST: Duration = Duration::from_millis(1);
 
+/// Openings behind which a tick is sought that fires.
+const OPENINGS: usize = 1_000;
+
 impl Timing {
     /// Joins a rule with what bounds it. Jitter of other rules than [`Rule::Every`] is dropped: who reads it warns.
     ///
@@ -110,6 +113,23 @@ impl Timing {
             true => zone::first_instant(self.zone, at, |local| days::first_open(self.window, self.not_on, local)),
             false => Some(at),
         }
+    }
+
+    /// The first tick after `after` that is due while nothing is closed; see [`Timing::next`]. None when there is none, or
+    /// none was found behind a thousand openings.
+    #[must_use]
+    pub fn next_open(&self, anchor: Timestamp, after: Timestamp) -> Option<Expected> {
+        let mut tick = self.next(anchor, after)?;
+        for _ in 0..OPENINGS {
+            if self.closed(tick.due).is_none() {
+                return Some(tick);
+            }
+            // jitter may bring one into the opening whose instant is before it
+            let reach = TimeDelta::from_std(self.jitter).ok()? + TimeDelta::milliseconds(1);
+            let from = self.opens(tick.due)?.checked_sub_signed(reach)?;
+            tick = self.next(anchor, from.max(tick.instant))?;
+        }
+        None
     }
 
     /// How far the next two instants after `at` are apart. None for what fires once.

@@ -143,6 +143,14 @@ impl Fake {
         generation.schedules = Arc::new(Schedules::compile(&generation.config, &generation.catalog).0);
     }
 
+    /// No plugin could be loaded.
+    pub(crate) fn lose_plugins(&self) {
+        let mut held = self.generation.lock().expect("not poisoned");
+        let generation = Arc::get_mut(&mut held).expect("not shared yet");
+        generation.catalog = Catalog::build(&generation.config, &BTreeMap::new()).0;
+        generation.schedules = Arc::new(Schedules::compile(&generation.config, &generation.catalog).0);
+    }
+
     /// Forgets what was asked for so far.
     pub(crate) fn forget(&self) {
         self.asked.lock().expect("not poisoned").clear();

@@ -139,6 +139,21 @@ async fn the_schedules_are_listed_with_their_rows() {
     door.get("/scheduler/jobs?plugins=echo").await.refused(400, "invalid_parameter");
 }
 
+/// A plugin that can't be loaded keeps its schedules: they are listed and explained, and can be paused until it is back.
+#[tokio::test]
+async fn the_schedules_of_a_plugin_that_is_not_there_are_shown_and_paused() {
+    let fake = Fake::new(&[]).await;
+    fake.lose_plugins();
+    let door = Door::of(fake);
+    let listed = door.get("/scheduler/jobs?plugin=echo").await.json();
+    let ids: Vec<_> = listed["jobs"].as_array().into_iter().flatten().map(|job| job["schedule_id"].clone()).collect();
+    assert_eq!(ids, ["broken", "default", "pause", "resume", "write"]);
+    assert_eq!(door.get("/scheduler/echo/default").await.json()["schedule_id"], "default");
+    for path in ["/scheduler/echo/default/pause", "/scheduler/echo/pause", "/scheduler/echo/default/resume"] {
+        assert_eq!(door.post(path, Body::empty()).await.status, StatusCode::OK, "{path}");
+    }
+}
+
 /// SCH-21: every tick with its end, by plugin, schedule and status, page by page.
 #[tokio::test]
 async fn ticks_are_listed_with_their_ends() {
@@ -242,8 +257,25 @@ async fn an_explanation_says_what_will_not_fire() {
     assert_eq!((&told["catch_up"], &told["if_running"]), (&json!("skip"), &json!("skip")));
     assert_eq!(told["max_outstanding_polls"], 1);
 
+    assert!(told.get("next_fire").is_none(), "the next does: {told}");
+    // more than ten that do not, and jitter brings that of ten in the evening before the opening
+    door.fake.stand_at(at("2026-01-02T05:30:00Z"));
+    door.fake.arrange("default", EntryStatus::Active, &[at("2026-01-02T06:00:00Z")], Vec::new()).await;
+    let told = door.get("/scheduler/echo/default").await.json();
+    assert!(told["next"].as_array().is_some_and(|next| next.iter().all(|tick| tick["outlook"] == "skip")), "{told}");
+    assert_eq!(
+        (&told["next_fire"]["instant"], &told["next_fire"]["outlook"]),
+        (&json!("2026-01-02T23:00:00.000Z"), &json!("fire"))
+    );
+    let verdict = told["verdict"].as_str().expect("a verdict");
+    assert!(
+        verdict.contains("will be skipped") && verdict.contains("the next one that fires is due at 2026-01-02T2"),
+        "{verdict}"
+    );
+
     door.fake.ledger.writer.pause_schedules("echo".into(), None, true).await.expect("paused");
     let told = door.get("/scheduler/echo/default").await.json();
+    assert!(told.get("next_fire").is_none(), "{told}");
     assert_eq!((&told["status"], &told["next"][0]["reason"]), (&json!("paused_manual"), &json!("paused")));
     assert!(told["verdict"].as_str().is_some_and(|v| v.contains("ductile schedule resume echo default")), "{told}");
 

@@ -83,3 +83,31 @@ fn what_fires_once_has_one_tick_to_come() {
     assert_eq!(timing.upcoming(before, before, 10).iter().map(|t| t.expected.instant).collect::<Vec<_>>(), [moment]);
     assert!(timing.upcoming(moment, moment, 10).is_empty());
 }
+
+/// However far the opening is: from one to the next, not from tick to tick.
+#[test]
+fn the_next_tick_that_fires_is_found_behind_all_that_do_not() {
+    let friday = at("2026-04-17T18:00:00Z");
+    let open_on = |rule, jitter, window: &str, not_on: &[chrono::Weekday]| {
+        let window = Some(Window::parse(window).expect("a window"));
+        let not_on: Weekdays = not_on.iter().copied().collect();
+        Timing::new(rule, jitter, Tz::UTC, window, not_on).expect("it fires")
+    };
+    let weekend = [chrono::Weekday::Sat, chrono::Weekday::Sun];
+    let second = Duration::from_secs(1);
+    let every = open_on(Rule::Every(second), Duration::ZERO, "09:00-09:05", &weekend);
+    assert_eq!(every.next_open(friday, friday).map(|t| t.due), Some(at("2026-04-20T09:00:00Z")));
+    let cron = open_on(cron("7 9 * * *", "UTC").rule, Duration::ZERO, "09:00-10:00", &weekend);
+    assert_eq!(cron.next_open(friday, friday).map(|t| t.due), Some(at("2026-04-20T09:07:00Z")));
+    // one by one it is the same, where jitter brings ticks into the opening and out of it
+    let jittery = open_on(Rule::Every(second * 600), second * 600, "09:00-09:10", &weekend);
+    let mut after = friday;
+    for _ in 0..20 {
+        let found = jittery.next_open(friday, after).expect("there is one");
+        let mut ticks = std::iter::successors(jittery.next(friday, after), |t| jittery.next(friday, t.instant));
+        assert_eq!(ticks.find(|tick| jittery.closed(tick.due).is_none()), Some(found));
+        after = found.instant;
+    }
+    let never = open_on(Rule::Every(second * 86_400), Duration::ZERO, "09:00-10:00", &[]);
+    assert_eq!(never.next_open(friday, friday), None, "it is due at six in the evening for ever");
+}
