@@ -28,9 +28,9 @@ const MOST_CAUGHT_UP: usize = 100;
 /// A tick that is overdue by less is not late.
 pub const GRACE: TimeDelta = TimeDelta::seconds(60);
 
-/// Instants of an expression that are counted one by one before the rest is estimated, for each row of its own: two months
-/// of minutes for one schedule, half a day for each of a thousand.
-const COUNTED: usize = 100;
+/// Instants of an expression that are counted one by one before the rest is estimated, for each row of its own: a month of
+/// minutes for one schedule, sixteen hours for each of a thousand.
+const COUNTED: usize = 50;
 
 /// What the rows say of a schedule.
 #[derive(Debug, Clone, Copy)]
