@@ -86,3 +86,20 @@ async fn an_operator_resets_a_breaker() {
     assert_eq!(moved.ended().await[2], "s 12:30:00 fired");
     moved.stop().await;
 }
+
+/// BRK-11: a plugin that is taken out leaves no open breaker behind for ever; when it is back, so is its breaker.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn health_counts_no_breaker_of_a_plugin_that_is_disabled() {
+    let moved = start().await;
+    tick(&moved, "12:10").await;
+    tick(&moved, "12:20").await;
+    let (on, off) = ("  sick:\n    enabled: true", "  sick:\n    enabled: false");
+    for (from, to, open) in [(on, off, 0), (off, on, 1)] {
+        moved.edit(from, to);
+        moved.gateway.handle().reload("a test".to_owned()).await.expect("reloaded");
+        moved.settled().await;
+        assert_eq!(moved.gateway.handle().health().await.plugins_circuit_open, open);
+        assert_eq!(moved.lines(STATE).await, ["open 2"]);
+    }
+    moved.stop().await;
+}
