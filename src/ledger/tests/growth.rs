@@ -123,7 +123,7 @@ impl Life {
                 finish(job.fence, failed(Cause::Timeout, now), Ending::Retry { due: now })
             } else {
                 let outcome = Outcome {
-                    result: Some(format!(r#"{{"status":"ok","result":"{}"}}"#, "r".repeat(1_470)).into()),
+                    result: Some(format!(r#"{{"status":"ok","result":"{}"}}"#, "r".repeat(1_470))),
                     stderr: Some("e".repeat(500)),
                     ..succeeded(now)
                 };
