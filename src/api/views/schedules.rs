@@ -398,7 +398,7 @@ impl Outlook {
             (Some(reason), _) if is_recorded && tick.due <= self.now => ("wait", Some(reason)),
             _ if is_paused => (if is_once { "wait" } else { "skip" }, Some(TickReason::Paused)),
             (_, Some(reason)) => (if is_once { "wait" } else { "skip" }, Some(reason)),
-            _ if is_broken => ("skip", Some(TickReason::BreakerOpen)),
+            _ if is_broken => (if is_once { "wait" } else { "skip" }, Some(TickReason::BreakerOpen)),
             _ => ("fire", None),
         };
         NextTick {
@@ -445,30 +445,30 @@ fn verdict(
         }
         None => "no tick is to come".to_owned(),
     };
-    match view.status {
-        "paused_invalid" => return format!("it can't be read as a schedule and never fires: {why}"),
-        "paused_manual" => {
-            return format!("an operator has paused it; `ductile schedule resume {plugin} {id}` ends that; {next}");
+    let last = last.map(|tick| {
+        let what = match &*tick.status {
+            "fired" => "fired",
+            "caught_up" => "was caught up",
+            "skipped" => "was skipped",
+            _ => "was missed",
+        };
+        let at = tick.local.as_deref().unwrap_or(&tick.due_at);
+        let why = tick.why.map(|why| format!(": {why}")).unwrap_or_default();
+        format!("the last tick, due at {at}, {what}{why}")
+    });
+    match (view.status, last) {
+        ("paused_invalid", _) => format!("it can't be read as a schedule and never fires: {why}"),
+        ("paused_manual", _) => {
+            format!("an operator has paused it; `ductile schedule resume {plugin} {id}` ends that; {next}")
         }
-        "exhausted" => {
+        ("exhausted", last) => {
             let why = view.reason.as_deref().map(|why| format!(": {why}")).unwrap_or_default();
-            return format!("it fires once, and will not again{why}");
+            // it may have been skipped, because its plugin was gone
+            let last = last.map(|last| format!("; {last}")).unwrap_or_default();
+            format!("it fires once, and will not again{why}{last}")
         }
-        _ => {}
-    }
-    match last {
-        None => format!("it has had no tick yet; {next}"),
-        Some(tick) => {
-            let what = match &*tick.status {
-                "fired" => "fired",
-                "caught_up" => "was caught up",
-                "skipped" => "was skipped",
-                _ => "was missed",
-            };
-            let at = tick.local.as_deref().unwrap_or(&tick.due_at);
-            let why = tick.why.map(|why| format!(": {why}")).unwrap_or_default();
-            format!("the last tick, due at {at}, {what}{why}; {next}")
-        }
+        (_, None) => format!("it has had no tick yet; {next}"),
+        (_, Some(last)) => format!("{last}; {next}"),
     }
 }
 

@@ -287,6 +287,18 @@ async fn an_explanation_says_what_will_not_fire() {
         "{told}"
     );
 
+    // one that will never fire again says whether it has
+    let once = at("2030-01-01T00:00:00Z");
+    let gone =
+        Ended { instant: once, due: once, last: None, status: TickStatus::Skipped, reason: TickReason::PluginGone };
+    door.fake.arrange("resume", EntryStatus::Exhausted, &[], vec![gone]).await;
+    let told = door.get("/scheduler/echo/resume").await.json();
+    let verdict = told["verdict"].as_str().expect("a verdict");
+    assert!(
+        verdict.contains("will not again; ") && verdict.contains("was skipped: the plugin could not be run"),
+        "{verdict}"
+    );
+
     door.fake.arrange("broken", EntryStatus::PausedInvalid, &[], Vec::new()).await;
     let told = door.get("/scheduler/echo/broken").await.json();
     assert_eq!((&told["mode"], &told["next"]), (&json!("invalid"), &json!([])));
