@@ -167,14 +167,16 @@ fn unreadable(path: &Path, by: Option<&Place>, source: &io::Error, findings: &mu
         io::ErrorKind::NotFound => format!("{} does not exist", path.display()),
         _ => format!("{} can't be read: {source}", path.display()),
     };
+    let hint = match (source.kind(), by) {
+        (io::ErrorKind::FileTooLarge, _) => "spread it over several files and name them under `include`",
+        (io::ErrorKind::NotFound, Some(_)) => "create it or remove the entry",
+        (_, Some(_)) => "mend it or remove the entry",
+        (_, None) => "name the directory of config.yaml with --config or $DUCTILE_CONFIG_DIR",
+    };
+    let problem = Problem::error("include", text).hint(hint);
     match by {
-        Some(by) => findings
-            .add(Problem::error("include", text).at_path(&by.path).hint("create it or remove the entry"), by.origin),
-        None => findings.problems.push(
-            Problem::error("include", text)
-                .in_file(path)
-                .hint("name the directory of config.yaml with --config or $DUCTILE_CONFIG_DIR"),
-        ),
+        Some(by) => findings.add(problem.at_path(&by.path), by.origin),
+        None => findings.problems.push(problem.in_file(path)),
     }
 }
 

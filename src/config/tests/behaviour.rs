@@ -241,3 +241,16 @@ fn a_missing_or_odd_config_yaml_is_one_problem() {
     std::fs::write(dir.path().join("config.yaml"), vec![b' '; 5 << 20]).expect("writable");
     assert_eq!(load_with(dir.path(), &[]).expect_err("too large").len(), 1);
 }
+
+/// Schedules with large payloads may fill a file; what helps then is another file, not another directory.
+#[test]
+fn a_file_that_is_too_large_is_to_be_spread() {
+    let large = format!("plugins: {{a: {{config: {{x: {}}}}}}}\n", "x".repeat(4 << 20));
+    for files in [&[("config.yaml", &*large)][..], &[("config.yaml", "include: [more.yaml]\n"), ("more.yaml", &*large)]]
+    {
+        let dir = directory(files);
+        let problems = load_with(dir.path(), &[]).expect_err("too large");
+        let text = problems[0].to_string();
+        assert!(text.contains("larger than 4 MiB") && text.contains("under `include`"), "{text}");
+    }
+}
