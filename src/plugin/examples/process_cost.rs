@@ -70,18 +70,17 @@ fn limits(program: &Path, env: &Arc<[(OsString, OsString)]>, limit: Duration, ro
     };
     let cgroups = Arc::new(Cgroups::look());
     println!("limits are held by {} ({})", cgroups.level().as_str(), cgroups.why().unwrap_or("nothing better"));
-    let plain = || Runner::new(1);
-    let held = || Runner::with_cgroups(1, cgroups.clone());
-    let ways: [(&str, Option<Bounds>, &dyn Fn() -> Runner); 4] = [
-        ("no limits", None, &held),
-        ("one limit, no cgroup", Some(one), &plain),
-        ("four limits, no cgroup", Some(all), &plain),
-        ("four limits and a cgroup", Some(all), &held),
+    // What bounds each process, and whether cgroups are at hand.
+    let ways = [
+        ("no limits", None, true),
+        ("one limit, no cgroup", Some(one), false),
+        ("four limits, no cgroup", Some(all), false),
+        ("four limits and a cgroup", Some(all), true),
     ];
     let mut best = [0.0_f64; 4];
     for _ in 0..rounds {
-        for ((_, bounds, runner), best) in ways.iter().zip(&mut best) {
-            let runner = runner();
+        for ((_, bounds, has_cgroups), best) in ways.iter().zip(&mut best) {
+            let runner = if *has_cgroups { Runner::with_cgroups(1, cgroups.clone()) } else { Runner::new(1) };
             *best = best.max(rate(1, limit, || through(&runner, program, env, *bounds)));
             runner.shutdown();
         }
