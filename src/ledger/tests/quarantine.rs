@@ -102,7 +102,8 @@ async fn the_third_abnormal_end_quarantines_with_a_bundle() {
     assert_eq!((&last["signal"], &last["cpu_ms"], &last["peak_memory"]), (&json!(11), &json!(1234), &json!(5_000_000)));
     let tail = last["stderr_tail"].as_str().expect("text");
     assert!(tail.len() == 8192 && tail.ends_with("the end"), "{} bytes", tail.len());
-    assert_eq!(bed.number("SELECT cpu_ms FROM job_attempts WHERE attempt = 5").await, 1234);
+    let shown = bed.ledger.readers.attempts(id).await.expect("read");
+    assert_eq!(shown.last().map(|a| (a.cpu_ms, a.peak_memory)), Some((Some(1234), Some(5_000_000))));
 }
 
 /// Attempts that were used up by abnormal ends are a reason to look into the job too; other ends never are.
