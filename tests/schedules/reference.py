@@ -23,7 +23,7 @@ NAIVE = datetime(1970, 1, 1)
 MINUTE = 60_000  # all times are milliseconds since 1970
 DAY = 86_400_000
 GRACE = 60_000
-ROWS = 1000
+ROWS = 20_000  # for all that passed, of all schedules together
 CATCH_UP = 100
 
 MONTHS = "jan feb mar apr may jun jul aug sep oct nov dec".split()
@@ -177,7 +177,8 @@ class Tick:
 class Schedule:
     """One schedule on its way through the segments."""
 
-    def __init__(self, spec, segments, walks, dues):
+    def __init__(self, spec, segments, walks, dues, schedules):
+        self.rows_of_its_own = max(20, min(1000, ROWS // schedules))
         self.id = spec["id"]
         self.zone = spec["zone"]
         self.jitter = spec.get("jitter", 0) * 1000
@@ -277,12 +278,13 @@ class Schedule:
         else:
             late = [t for t in ticks[-1:] if self.is_young(t, now)]
         # The newest get rows of their own, and those before them share one.
-        before = [t for t in ticks[: max(len(ticks) - ROWS, 0)] if t not in late]
+        shared = max(len(ticks) - self.rows_of_its_own, 0)
+        before = [t for t in ticks[:shared] if t not in late]
         if before:
             self.end(before[0], "missed", why, len(before), before[-1].instant)
             for tick in before[1:]:
                 self.ended[tick.instant] = None
-        for tick in ticks[max(len(ticks) - ROWS, 0) :]:
+        for tick in ticks[shared:]:
             if tick not in late:
                 self.end(tick, "missed", why)
         for tick in late:
@@ -360,7 +362,7 @@ def main():
     walks = Walks(min(s["from"] for s in segments), max(s["to"] for s in segments))
     out = []
     for spec in script["schedules"]:
-        schedule = Schedule(spec, segments, walks, script.get("dues", {}))
+        schedule = Schedule(spec, segments, walks, script.get("dues", {}), len(script["schedules"]))
         schedule.run()
         out.extend(schedule.rows())
     sys.stdout.write("\n".join(out) + "\n")
