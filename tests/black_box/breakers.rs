@@ -182,22 +182,28 @@ fn a_success_between_failures_keeps_it_closed() {
     accounted(&gateway);
 }
 
-/// D-08: three attempts of one job are one failure.
+/// D-08: three attempts of one job are one failure; and the opening is told live.
 #[test]
 fn a_job_counts_once_however_often_it_is_tried() {
     let keys = format!(
-        "    max_attempts: 3\n    retry: {{backoff_base: 10ms}}\n    circuit_breaker: {{threshold: 2, reset_after: 1h}}\n{}",
+        "    env_passthrough: [DUCTILE_TEST_DIR]\n    max_attempts: 3\n    retry: {{backoff_base: 10ms}}\n    \
+         circuit_breaker: {{threshold: 2, reset_after: 1h}}\n{}",
         schedules(&["id: s, every: 500ms"])
     );
-    let gateway = Gateway::new().script_with("shaky", "exit 1", &keys).start();
-    await_state(&gateway, "open");
-    assert_eq!(count(&gateway, "job_queue WHERE submitted_by = 'scheduler'"), 2);
-    assert_eq!(count(&gateway, "job_attempts"), 6);
-    let events = gateway.events_since(0, |seen| seen.iter().any(|e| e["type"] == "breaker.opened"));
+    let script = "while [ ! -e \"$DUCTILE_TEST_DIR/go\" ]; do sleep 0.02; done\nexit 1";
+    let gateway = recording().script_with("shaky", script, &keys).start();
+    // Nothing fails before somebody listens.
+    let events = gateway.events_since(0, |seen| {
+        fs::write(gateway.path("go"), "").expect("the mark");
+        seen.iter().any(|e| e["type"] == "breaker.opened")
+    });
     let opened = events.iter().find(|e| e["type"] == "breaker.opened").expect("seen");
     assert_eq!(
         (&opened["plugin"], &opened["command"], &opened["from"], &opened["to"], &opened["failure_count"]),
         (&json!("shaky"), &json!("poll"), &json!("closed"), &json!("open"), &json!(2)),
         "{opened}"
     );
+    await_state(&gateway, "open");
+    assert_eq!(count(&gateway, "job_queue WHERE submitted_by = 'scheduler'"), 2);
+    assert_eq!(count(&gateway, "job_attempts"), 6);
 }

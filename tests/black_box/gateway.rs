@@ -285,8 +285,11 @@ impl Gateway {
         let request = format!("GET /events?since={transition} HTTP/1.1\r\nHost: ductile\r\nConnection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).expect("sent");
         let mut seen = Vec::new();
+        let deadline = Instant::now() + PATIENCE;
         for line in std::io::BufReader::new(stream).lines() {
             let line = line.expect("an event in time");
+            // Comments keep the connection alive for ever.
+            assert!(Instant::now() < deadline, "waited in vain for an event: {seen:?}");
             if let Some(data) = line.strip_prefix("data:") {
                 seen.push(serde_json::from_str(data).expect("JSON"));
                 if enough(&seen) {
