@@ -3,10 +3,11 @@
 use axum::http::StatusCode;
 use axum::http::header::{HeaderName, HeaderValue};
 use ductile_domain::ids::JobId;
+use ductile_domain::scope::Need;
 use ductile_ledger::QuarantineRow;
 use serde::{Deserialize, Serialize};
-use serde_json::json;
 use serde_json::value::RawValue;
+use serde_json::{Value, json};
 
 use crate::call::{Answer, Call, bad_parameter, json_answer, parse_wait, quoted};
 use crate::error::{ApiError, Code};
@@ -77,7 +78,7 @@ struct Quarantined {
     command: String,
     reason: String,
     created_at: String,
-    /// Input, state and output: for those who see what plugins said.
+    /// Input and output: for those who see what plugins said.
     #[serde(skip_serializing_if = "Option::is_none")]
     bundle: Option<Box<RawValue>>,
 }
@@ -96,9 +97,19 @@ pub(super) async fn quarantine<G: Gateway>(call: Call<G>) -> Answer {
     };
     let QuarantineRow { job_id, plugin, command, reason, bundle, created_at } = row;
     // the reason ends with what the plugin printed last
-    let (reason, bundle) =
-        if call.caller.sees_results() { (reason, Some(bundle)) } else { ("quarantined".to_owned(), None) };
+    let (reason, bundle) = match call.caller.sees_results() {
+        true if call.caller.demand(&Need::Admin).is_ok() => (reason, Some(bundle)),
+        true => (reason, without_state(&bundle)),
+        false => ("quarantined".to_owned(), None),
+    };
     json_answer(StatusCode::OK, &Quarantined { job_id, plugin, command, reason, created_at, bundle })
+}
+
+/// A plugin may keep tokens in its state, which no other route shows.
+fn without_state(bundle: &RawValue) -> Option<Box<RawValue>> {
+    let mut bundle: Value = serde_json::from_str(bundle.get()).ok()?;
+    bundle["request"].as_object_mut()?.remove("state");
+    serde_json::value::to_raw_value(&bundle).ok()
 }
 
 /// The job, or 404.
