@@ -182,6 +182,12 @@ fn every_run_has_exactly_its_steps_while_the_gateway_dies() {
         };
         for moment in moments {
             gateway.until("enough jobs have ended for the next kill", |g| (allow(g) >= moment).then_some(()));
+            // A job that was cut off three times would be quarantined, and its run with it.
+            let cut_off = "SELECT count(*) FROM job_queue WHERE attempt > 1 AND status IN ('queued', 'running')";
+            gateway.until("what was cut off has ended", |g| {
+                allow(g);
+                (g.sql_one(cut_off) == "0").then_some(())
+            });
             std::thread::sleep(Duration::from_millis(chance.below(40) as u64));
             gateway.kill_nine();
             kills += 1;
