@@ -8,7 +8,7 @@ use std::time::Duration;
 use ductile_domain::ids::JobId;
 use ductile_domain::job::{Candidate, Fence, JobStatus};
 use ductile_domain::outcome::Cause;
-use ductile_domain::retry::Ending;
+use ductile_domain::retry::{Ending, QUARANTINE_AFTER};
 use ductile_ledger::{Cancelled, Deletable, Enqueued, Prune, Verdict};
 use proptest::prelude::*;
 use sqlx::Row as _;
@@ -75,6 +75,8 @@ struct Known {
     ended_claim: i64,
     transitions: usize,
     attempts: usize,
+    /// Attempts that a crash of the gateway ended; the third quarantines the job.
+    crashes: u32,
 }
 
 struct World {
@@ -166,6 +168,7 @@ impl World {
                     ended_claim: 0,
                     transitions: 1,
                     attempts: 0,
+                    crashes: 0,
                 };
                 self.jobs.insert(id, known);
             }
@@ -349,9 +352,10 @@ impl World {
             let seconds = self.seconds;
             let known = self.jobs.get_mut(&job).expect("known");
             known.attempts += 1;
+            known.crashes += 1;
             known.transitions += 2;
             known.ended_claim = known.claim_no;
-            if known.attempt >= MAX_ATTEMPTS || known.is_cancelled {
+            if known.attempt >= MAX_ATTEMPTS || known.is_cancelled || known.crashes >= QUARANTINE_AFTER {
                 known.status = JobStatus::Dead;
                 known.completed = Some(seconds);
             } else {

@@ -428,7 +428,8 @@ impl World {
             let job = recovered.orphan.fence.job;
             let known = self.jobs.get_mut(&job).expect("known");
             assert_eq!(known.status, JobStatus::Running);
-            let is_last = recovered.orphan.attempt >= recovered.orphan.max_attempts || known.is_cancelled;
+            let is_exhausted = recovered.orphan.attempt >= recovered.orphan.max_attempts;
+            let is_last = is_exhausted || known.is_cancelled || recovered.finished.is_quarantined;
             known.status = if is_last { JobStatus::Dead } else { JobStatus::Queued };
             let says = (is_last && known.is_scheduled && !known.is_cancelled).then_some(false);
             let change = self.breaker.count(&POLICY, job, says, now);
